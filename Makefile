@@ -1,0 +1,97 @@
+# Every target below prints the one command that it runs. Plain Python and make are enough: the
+# first target that needs packages builds .venv from requirements.lock. `make help` lists targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXPERIMENT ?= experiments/fsmtl/multi_mnist.py
+WORKDIR ?= runs/$(basename $(notdir $(EXPERIMENT)))
+DATASET ?= multi_mnist
+ARGS ?=
+
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-gpu \
+  bench-tpu train-gpu train-tpu results-fsmtl lock clean
+
+help: ## list the targets and the variables
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables (now):"
+	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  DATASET=$(DATASET)"
+	@echo "  EXPERIMENT=$(EXPERIMENT)  WORKDIR=$(WORKDIR)"
+	@echo '  ARGS="..." is added to the command, as in ARGS="--config.optim.lr=3e-4"'
+
+venv: $(VENV)/.installed ## build the virtual environment from requirements.lock
+
+data: $(VENV)/.installed ## prepare DATASET and verify it
+	$(PY) -m mtl_jax.data prepare $(DATASET) $(ARGS)
+
+train: $(VENV)/.installed ## train EXPERIMENT in WORKDIR; the same line again resumes
+	$(PY) -m mtl_jax.train --config $(EXPERIMENT) --workdir $(WORKDIR) $(ARGS)
+
+evaluate: $(VENV)/.installed ## score the run in WORKDIR
+	$(PY) -m mtl_jax.evaluate --workdir $(WORKDIR) $(ARGS)
+
+report: $(VENV)/.installed ## draw the report of the run in WORKDIR
+	$(PY) -m mtl_jax.report --workdir $(WORKDIR) $(ARGS)
+
+test: $(VENV)/.installed ## run the test suite
+	$(PY) -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed ## run the tests that take minutes
+	$(PY) -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed ## check style
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+types: $(VENV)/.installed ## check types
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(PY)
+
+bench: $(VENV)/.installed ## time the training step on whatever device is there
+	$(PY) -m benchmarks.run $(ARGS)
+
+bench-torch: $(VENV)/.extra-bench ## compare with torch and torchjd on this machine
+	$(PY) -m benchmarks.versus_torchjd $(ARGS)
+
+bench-gpu: $(VENV)/.extra-gpu ## bench, with jaxlib for CUDA
+	$(PY) -m benchmarks.run $(ARGS)
+
+bench-tpu: $(VENV)/.extra-tpu ## bench, with libtpu
+	$(PY) -m benchmarks.run $(ARGS)
+
+train-gpu: EXPERIMENT = experiments/fsmtl/multi_mnist_paper.py
+train-gpu: $(VENV)/.extra-gpu ## train the paper-scale experiment on all GPUs
+	$(PY) -m mtl_jax.train --config $(EXPERIMENT) --workdir $(WORKDIR) $(ARGS)
+
+train-tpu: EXPERIMENT = experiments/fsmtl/multi_mnist_paper.py
+train-tpu: $(VENV)/.extra-tpu ## train the paper-scale experiment on all TPU cores
+	$(PY) -m mtl_jax.train --config $(EXPERIMENT) --workdir $(WORKDIR) $(ARGS)
+
+results-fsmtl: $(VENV)/.installed ## run the FS-MTL study (hours, resumable) and write its table
+	$(PY) -m experiments.fsmtl.study $(ARGS)
+
+lock: ## write requirements.lock anew (maintainers; needs uv)
+	uv pip compile pyproject.toml --extra dev --extra tensorboard --universal --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" --upgrade --quiet --output-file requirements.lock
+
+clean: ## remove .venv and caches; runs and prepared data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist $$(find . -name __pycache__ -not -path './$(VENV)/*')
+
+# --clear: after a change of the lock nothing of the old environment may linger.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: PYTHON=$(PYTHON) gave '$$($(PYTHON) --version 2>&1 | tail -n 1)', Python 3.11 or newer is needed; name one: make venv PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt-get install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
+	@echo "Building $(VENV): about a minute, once."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.extra-%: $(VENV)/.installed
+	@$(PY) -m pip install --disable-pip-version-check -e ".[$*]"
+	@touch $@
