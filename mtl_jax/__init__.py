@@ -1,0 +1,1 @@
+"""Multi-task learning on one small, fast JAX engine."""

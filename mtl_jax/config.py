@@ -1,0 +1,355 @@
+"""Typed configs: an experiment file gives one, the command line changes it, JSON keeps it.
+
+An experiment file defines `get_config() -> ExperimentConfig` (a system's own subclass). Flags such
+as `--config.optim.lr=3e-4` are parsed by tyro against the dataclass fields. Configs stop at the
+builders: leaf functions take plain arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import io
+import json
+import math
+import runpy
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import tyro
+
+from mtl_jax.engine.parallel import Backend
+from mtl_jax.errors import UserError, did_you_mean
+from mtl_jax.methods import table
+from mtl_jax.methods.base import LossWeighting, Method
+from mtl_jax.methods.flat_regions import Combine, FlatScale, Norm, as_method, flat_regions
+from mtl_jax.methods.prenormalise import How, prenormalise
+from mtl_jax.methods.task_grads import Strategy
+
+Option = float | int | str | bool
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatConfig:
+    """Flat regions around the base method (`mtl_jax.methods.flat_regions`)."""
+
+    combine: Combine = "decompose"
+    """How gradients and flat parts meet; erm switches flat regions off."""
+    rho: float = 2.0
+    """Radius of the perturbation of the shared parameters."""
+    rho_heads: float | None = None
+    """Radius of the perturbation of the heads; None for rho."""
+    norm: Norm = "joint"
+    """Normalise shared and head gradients together or apart."""
+    adaptive: bool = True
+    """Scale-invariant (ASAM) radius; rho is then about ten times larger."""
+    eta: float = 0.0
+    """Added to |w| in the adaptive radius."""
+    flat_scale: FlatScale = "auto"
+    """Length of the aggregated flat part: native, match, or auto by the method's degree."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """The multi-task method."""
+
+    aggregator: str = "cagrad"
+    """Name of the base method, a row of `mtl_jax/methods/table.py`."""
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+    """Options of the base method; those not given take its own defaults."""
+    prenormalise: How = "none"
+    """Divide each task's gradient by its norm (l2), loss, or both (loss+) before aggregating."""
+    flat: FlatConfig = FlatConfig()
+    """Flat regions."""
+    strategy: Strategy = "auto"
+    """How to walk over the tasks: vmap, scan, unroll; auto picks by device and T."""
+
+    def make(self) -> Method:
+        """Builds the method; raises a `UserError` for a wrong name, option or value."""
+        try:
+            base = table.make(self.aggregator, **self.options)
+            if self.prenormalise != "none":
+                if isinstance(base, LossWeighting):
+                    raise ValueError(f"method.prenormalise needs an aggregator, {self.aggregator} has none")
+                base = prenormalise(base, self.prenormalise)
+            if self.flat.combine == "erm":
+                return as_method(base)
+            flat = dataclasses.asdict(self.flat)
+            return flat_regions(base, flat.pop("rho"), flat.pop("rho_heads"), **flat)
+        except ValueError as error:
+            raise UserError(f"method: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser (`mtl_jax.engine.optim`)."""
+
+    name: Literal["adam", "adamw", "sgd", "momentum", "lion"] = "adam"
+    """Update rule."""
+    lr: float = 1e-3
+    """Peak learning rate of the shared parameters."""
+    heads_lr: float | None = None
+    """Peak learning rate of the heads; None for lr."""
+    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    """Shape of the learning rate after the warm-up."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    step_every: int = 1000
+    """Steps between two decays of the step schedule."""
+    step_factor: float = 0.5
+    """Factor of one decay of the step schedule."""
+    clip_norm: float = 0.0
+    """Clip the global norm of the aggregated gradient; 0 for no clipping."""
+    weight_decay: float = 0.0
+    """Decoupled for adamw and lion, coupled (L2) for the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The training loop (`mtl_jax/train.py`)."""
+
+    epochs: int = 10
+    """Passes over the training split; ignored when steps is given."""
+    steps: int = 0
+    """Number of updates; 0 to go by epochs."""
+    batch_size: int = 256
+    """Examples an update, over all devices and micro-batches."""
+    microbatches: int = 1
+    """Micro-batches whose task gradients are summed before aggregation."""
+    eval_every: int = 0
+    """Steps between evaluations and checkpoints; 0 for once an epoch."""
+    log_every: int = 50
+    """Steps between log lines."""
+    select: str = "validation/accuracy"
+    """Validation metric that picks the best checkpoint."""
+    select_mode: Literal["max", "min"] = "max"
+    """Whether more or less of it is better."""
+    keep_last: int = 1
+    """Newest checkpoints kept, besides the best."""
+    backend: Backend = "pmap"
+    """How the step is spread over devices."""
+    profile: tuple[int, int] = (0, 0)
+    """Trace the steps from the first to before the second with jax.profiler; (0, 0) for none."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (needs the tensorboard extra)."""
+    report: bool = True
+    """Write the figures and report.html at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """What every experiment has; a system adds its own `data` and `model`.
+
+    `system` is the import path of the module that builds it: it offers `Config`, `build(config)`
+    and `report(run)`.
+    """
+
+    system: ClassVar[str] = ""
+
+    name: str = "experiment"
+    """Name of the experiment, for the run folder and the report."""
+    seed: int = 0
+    """Everything random follows from it and from the step."""
+    method: MethodConfig = MethodConfig()
+    """The multi-task method."""
+    optim: OptimConfig = OptimConfig()
+    """The optimiser."""
+    train: TrainConfig = TrainConfig()
+    """The training loop."""
+
+    def check(self) -> None:
+        """Raises a `UserError` for values that no run can use."""
+        for path, value in flatten(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"config.{path} is {value}; it must be a finite number")
+        positive = {"train.batch_size", "train.microbatches", "train.log_every", "train.keep_last"}
+        positive |= {"optim.lr", "optim.step_every", "optim.step_factor"}
+        non_negative = {"train.epochs", "train.steps", "train.eval_every", "seed"}
+        non_negative |= {"optim.warmup_steps", "optim.clip_norm", "optim.weight_decay", "optim.heads_lr"}
+        flat = flatten(self)
+        for path in sorted(positive | non_negative):
+            value = flat[path]
+            if value is None:
+                continue
+            if value < 0 or (value == 0 and path in positive):
+                rule = "positive" if path in positive else "0 or more"
+                raise UserError(f"config.{path} is {value}; it must be {rule}")
+        if not self.train.steps and not self.train.epochs:
+            raise UserError("config.train.epochs and config.train.steps are both 0; give one of them")
+        start, stop = self.train.profile
+        if not 0 <= start <= stop:
+            raise UserError(f"config.train.profile is {start} {stop}; give two steps, first <= second")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {"optim.lr": 0.001, ...} for every leaf of a config."""
+    out: dict[str, Any] = {}
+    items: Iterator[tuple[str, Any]]
+    if dataclasses.is_dataclass(config):
+        items = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    else:
+        items = iter(config.items())
+    for name, value in items:
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            out.update(flatten(value, f"{prefix}{name}."))
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def load(path: str | Path) -> ExperimentConfig:
+    """Runs an experiment file and returns what its `get_config()` gives.
+
+    Raises:
+      UserError: no such file, no `get_config`, an error inside the file, or not a config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path("experiments").rglob("*.py")], 1)
+        hint = f"; did you mean {near[0]}?" if near else "; experiment files are under experiments/"
+        raise UserError(f"no experiment file {path}{hint}")
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    if not callable(names.get("get_config")):
+        raise UserError(f"{path} defines no get_config() that returns an ExperimentConfig")
+    try:
+        config = names["get_config"]()
+    except Exception as error:
+        raise UserError(f"get_config() of {path} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ExperimentConfig) or not config.system:
+        raise UserError(f"get_config() of {path} must return a system's Config, found {type(config).__name__}")
+    return config
+
+
+def override(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
+    """Applies `--config.a.b=value` flags and checks the result.
+
+    Raises:
+      UserError: an unknown key, a value of the wrong type, or one out of range.
+    """
+    config = _with_options(config, flags)
+    known = flatten(config)
+    for flag in flags:
+        key = flag.split("=")[0]
+        if not key.startswith("--"):
+            continue
+        path = key.removeprefix("--config.").replace("-", "_")
+        if not key.startswith("--config.") or path not in known:
+            near = difflib.get_close_matches(path, known, n=1)
+            group = path.rsplit(".", 1)[0]
+            inside = [k for k in known if k.startswith(group + ".")] or sorted({k.split(".")[0] for k in known})
+            hint = f"did you mean --config.{near[0]}? " if near else ""
+            raise UserError(f"unknown option {key}; {hint}known: {', '.join(inside)}")
+    config = _tyro(config, flags)
+    config.check()
+    config.method.make()
+    return config
+
+
+def help_text(config: ExperimentConfig) -> str:
+    """The typed list of every flag with its meaning and its value in this experiment."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        tyro.cli(_wrap(_with_options(config, [])), args=["--help"], prog="mtl_jax.train", config=_TYRO)
+    return out.getvalue()
+
+
+_TYRO = (tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed)
+
+
+def _wrap(config: ExperimentConfig) -> Any:
+    """A dataclass whose one field is called config, so that flags start with --config."""
+    field = ("config", type(config), dataclasses.field(default=config))
+    return dataclasses.make_dataclass("Overrides", [field], frozen=True)
+
+
+def _tyro(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
+    err = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
+            return tyro.cli(_wrap(config), args=flags, prog="mtl_jax.train", config=_TYRO).config
+    except SystemExit:
+        text = " ".join(line.strip("│╭╮╰╯─ ") for line in err.getvalue().splitlines()[1:])
+        for tail in ("Argument helptext:", "For full helptext"):
+            text = text.split(tail)[0]
+        raise UserError(" ".join(text.split()) or "the options cannot be parsed") from None
+
+
+def _with_options(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
+    """Fills `method.options` with the chosen method's defaults, so that its flags are typed.
+
+    The file's own options are kept where the method is the file's, and dropped where a flag
+    chooses another one.
+    """
+    name, prefix = config.method.aggregator, "--config.method.aggregator"
+    for i, flag in enumerate(flags):
+        if flag.startswith(prefix + "="):
+            name = flag.split("=", 1)[1]
+        elif flag == prefix and i + 1 < len(flags):
+            name = flags[i + 1]
+    defaults = table.default_options(name)
+    given = config.method.options if name == config.method.aggregator else {}
+    for option in given:
+        if option not in defaults:
+            raise UserError(f"{name} has no option {option!r}; {did_you_mean(option, defaults)}")
+    # An int given for a float option (c=1) must not turn the flag into an int flag.
+    merged = {
+        key: type(value)(given[key]) if key in given and type(value) is float else given.get(key, value)
+        for key, value in defaults.items()
+    }
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, options=merged))
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """A JSON-ready dict, with the system's module under "system"."""
+    return {"system": config.system, **dataclasses.asdict(config)}
+
+
+def from_dict(saved: Mapping[str, Any]) -> ExperimentConfig:
+    """Rebuilds a config from `to_dict`; raises a `UserError` when it no longer fits the code."""
+    values = dict(saved)
+    module = system_module(str(values.pop("system", "")))
+    try:
+        return _rebuild(module.Config, values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"the saved config does not fit this version of the code: {error}") from None
+
+
+def _rebuild(kind: type[T], values: Mapping[str, Any]) -> T:
+    hints = typing.get_type_hints(kind)
+    out = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise KeyError(f"{kind.__name__} has no field {name!r}")
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            out[name] = _rebuild(hint, value)
+        else:
+            out[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**out)
+
+
+def system_module(name: str) -> types.ModuleType:
+    """Imports a system by its module path; raises a `UserError` when there is none."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"cannot import the system {name!r}: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run folder; raises a `UserError` when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; is {path.parent} a run folder?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or start a new run folder") from None

@@ -1,0 +1,178 @@
+"""The training and the evaluation step: pure functions of (state, resident data, host batch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_jax.engine import parallel, rng
+from mtl_jax.engine.state import TrainState
+from mtl_jax.methods import gram
+from mtl_jax.methods.base import Info, Method, Problem
+from mtl_jax.methods.ownership import owner_tree
+from mtl_jax.methods.task_grads import Strategy, objective, problem
+from mtl_jax.systems.base import Data, System
+
+Array = jax.Array
+Tree = Any
+
+
+def init_state(
+    system: System, data: Data, method: Method, make_tx: Callable[[Tree], Any], seed: int
+) -> tuple[TrainState, optax.GradientTransformation]:
+    """Returns the state before the first step, on the host's default device, and the optimiser.
+
+    Args:
+      system: the model.
+      data: its data; one batch of the training split gives the shapes.
+      method: the multi-task method.
+      make_tx: `make_tx(owners) -> optimiser`.
+      seed: of the run.
+    """
+    host = data.train_batch(0)
+
+    def init(resident: Tree, host: Tree) -> tuple[Tree, Tree]:
+        batch = data.assemble(resident, host, None)
+        return system.init(rng.key_for(seed, 0, "init"), batch)
+
+    params, model_state = jax.jit(init)(data.resident, host)
+    owners = owner_tree(params, system.owner, len(system.task_names))
+    tx = make_tx(owners)
+    method_state = method.init(params, owners, len(system.task_names))
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, tx.init(params), model_state, method_state), tx
+
+
+def bind(
+    system: System,
+    params: Tree,
+    model_state: Tree,
+    batch: Tree,
+    keys: Array,
+    *,
+    strategy: Strategy = "auto",
+    microbatches: int = 1,
+) -> Problem:
+    """Binds a system to one batch; losses and gradients are global over the devices."""
+
+    def features(params: Tree, micro: tuple) -> tuple[Tree, Tree]:
+        return system.features(params, model_state, micro[0], micro[1], True)
+
+    def task_loss(params_t: Tree, z: Tree, micro: tuple, t: Any) -> tuple[Array, Array]:
+        return system.task_loss(params_t, z, micro[0], t)
+
+    def split(leaf: Array) -> Array:
+        return leaf.reshape(microbatches, -1, *leaf.shape[1:])
+
+    both = (batch, keys) if microbatches == 1 else jax.tree.map(split, (batch, keys))
+    return problem(
+        objective(params, features, task_loss, len(system.task_names), system.owner),
+        both,
+        strategy=strategy,
+        microbatches=microbatches,
+        psum=parallel.psum,
+    )
+
+
+def make_train_step(
+    system: System,
+    data: Data,
+    method: Method,
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    strategy: Strategy = "auto",
+    microbatches: int = 1,
+) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
+    """Returns `step(state, resident, host) -> (state, metrics)`.
+
+    Keys follow from (seed, state.step). Per-example keys follow from the position in the global
+    batch, so that 1 device, 8 devices and several processes are the same run.
+
+    The metrics are: `losses` [T] before the update, `active` [T], `weights` [T], `grad_norm`, and
+    where the method computes them `cosines` [T, T], `flat_cosine` [T] (of g_i with h_i is not
+    computed; of the flat parts' Gram), `perturbed_losses` [T].
+    """
+
+    def step(state: TrainState, resident: Tree, host: Tree) -> tuple[TrainState, dict[str, Array]]:
+        local = jax.tree.leaves(host)[0].shape[0]
+        index = parallel.example_index(local)
+        data_keys = rng.example_keys(rng.key_for(seed, state.step, "data"), index)
+        keys = rng.example_keys(rng.key_for(seed, state.step, "train"), index)
+        batch = data.assemble(resident, host, data_keys)
+        bound = bind(
+            system,
+            state.params,
+            state.model_state,
+            batch,
+            keys,
+            strategy=strategy,
+            microbatches=microbatches,
+        )
+        update = method.update(
+            bound, state.params, state.method_state, rng.key_for(seed, state.step, "method")
+        )
+        grads = update.grads
+        if system.regulariser is not None:
+            grads = jax.tree.map(jnp.add, grads, jax.grad(system.regulariser)(state.params))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        method_state = update.state
+        if method.after_step is not None:
+            after, _, _ = bound.losses(params)
+            method_state = method.after_step(
+                method_state, update.losses, after, active=update.active
+            )
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            # Equal on all devices already where batch statistics are synced.
+            model_state=parallel.pmean(update.aux),
+            method_state=method_state,
+        )
+        metrics = {
+            "losses": update.losses,
+            "active": update.active,
+            "grad_norm": optax.tree.norm(grads),
+            **_describe(update.info),
+        }
+        return new, metrics
+
+    return step
+
+
+def _describe(info: Info) -> dict[str, Array]:
+    out = {}
+    if info.weights is not None:
+        out["weights"] = info.weights
+    if info.flat_weights is not None:
+        out["flat_weights"] = info.flat_weights
+    if info.gram is not None:
+        out["cosines"] = gram.cosines(info.gram)
+        out["task_grad_norms"] = jnp.sqrt(jnp.diag(info.gram))
+    if info.flat_gram is not None:
+        out["flat_norms"] = jnp.sqrt(jnp.diag(info.flat_gram))
+    if info.perturbed_losses is not None:
+        out["perturbed_losses"] = info.perturbed_losses
+    return out
+
+
+def make_eval_step(
+    system: System, data: Data
+) -> Callable[[tuple[Tree, Tree], Tree, Tree], tuple[tuple, dict[str, Tree]]]:
+    """Returns `step((params, model_state), resident, host) -> ((), metric states)`.
+
+    Metric states are sums over all devices' examples.
+    """
+
+    def step(carry: tuple[Tree, Tree], resident: Tree, host: Tree) -> tuple[tuple, dict[str, Tree]]:
+        params, model_state = carry
+        batch = data.assemble(resident, host, None)
+        return (), parallel.psum(system.metrics(params, model_state, batch))
+
+    return step
