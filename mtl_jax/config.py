@@ -12,7 +12,6 @@ import dataclasses
 import difflib
 import importlib
 import io
-import json
 import math
 import runpy
 import types
@@ -76,12 +75,23 @@ class MethodConfig:
             base = table.make(self.aggregator, **self.options)
             if self.prenormalise != "none":
                 if isinstance(base, LossWeighting):
-                    raise ValueError(f"method.prenormalise needs an aggregator, {self.aggregator} has none")
+                    raise ValueError(
+                        f"method.prenormalise needs an aggregator, {self.aggregator} has none"
+                    )
                 base = prenormalise(base, self.prenormalise)
             if self.flat.combine == "erm":
                 return as_method(base)
-            flat = dataclasses.asdict(self.flat)
-            return flat_regions(base, flat.pop("rho"), flat.pop("rho_heads"), **flat)
+            flat = self.flat
+            return flat_regions(
+                base,
+                flat.rho,
+                flat.rho_heads,
+                norm=flat.norm,
+                adaptive=flat.adaptive,
+                eta=flat.eta,
+                combine=flat.combine,
+                flat_scale=flat.flat_scale,
+            )
         except ValueError as error:
             raise UserError(f"method: {error}") from None
 
@@ -130,7 +140,7 @@ class TrainConfig:
     """Validation metric that picks the best checkpoint."""
     select_mode: Literal["max", "min"] = "max"
     """Whether more or less of it is better."""
-    keep_last: int = 1
+    keep_last: int = 2
     """Newest checkpoints kept, besides the best."""
     backend: Backend = "pmap"
     """How the step is spread over devices."""
@@ -171,7 +181,12 @@ class ExperimentConfig:
         positive = {"train.batch_size", "train.microbatches", "train.log_every", "train.keep_last"}
         positive |= {"optim.lr", "optim.step_every", "optim.step_factor"}
         non_negative = {"train.epochs", "train.steps", "train.eval_every", "seed"}
-        non_negative |= {"optim.warmup_steps", "optim.clip_norm", "optim.weight_decay", "optim.heads_lr"}
+        non_negative |= {
+            "optim.warmup_steps",
+            "optim.clip_norm",
+            "optim.weight_decay",
+            "optim.heads_lr",
+        }
         flat = flatten(self)
         for path in sorted(positive | non_negative):
             value = flat[path]
@@ -181,10 +196,14 @@ class ExperimentConfig:
                 rule = "positive" if path in positive else "0 or more"
                 raise UserError(f"config.{path} is {value}; it must be {rule}")
         if not self.train.steps and not self.train.epochs:
-            raise UserError("config.train.epochs and config.train.steps are both 0; give one of them")
+            raise UserError(
+                "config.train.epochs and config.train.steps are both 0; give one of them"
+            )
         start, stop = self.train.profile
         if not 0 <= start <= stop:
-            raise UserError(f"config.train.profile is {start} {stop}; give two steps, first <= second")
+            raise UserError(
+                f"config.train.profile is {start} {stop}; give two steps, first <= second"
+            )
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -211,7 +230,9 @@ def load(path: str | Path) -> ExperimentConfig:
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(p) for p in Path("experiments").rglob("*.py")], 1)
+        near = difflib.get_close_matches(
+            str(path), [str(p) for p in Path("experiments").rglob("*.py")], 1
+        )
         hint = f"; did you mean {near[0]}?" if near else "; experiment files are under experiments/"
         raise UserError(f"no experiment file {path}{hint}")
     try:
@@ -225,7 +246,9 @@ def load(path: str | Path) -> ExperimentConfig:
     except Exception as error:
         raise UserError(f"get_config() of {path} fails: {type(error).__name__}: {error}") from error
     if not isinstance(config, ExperimentConfig) or not config.system:
-        raise UserError(f"get_config() of {path} must return a system's Config, found {type(config).__name__}")
+        raise UserError(
+            f"get_config() of {path} must return a system's Config, found {type(config).__name__}"
+        )
     return config
 
 
@@ -245,7 +268,9 @@ def override(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
         if not key.startswith("--config.") or path not in known:
             near = difflib.get_close_matches(path, known, n=1)
             group = path.rsplit(".", 1)[0]
-            inside = [k for k in known if k.startswith(group + ".")] or sorted({k.split(".")[0] for k in known})
+            inside = [k for k in known if k.startswith(group + ".")] or sorted(
+                {k.split(".")[0] for k in known}
+            )
             hint = f"did you mean --config.{near[0]}? " if near else ""
             raise UserError(f"unknown option {key}; {hint}known: {', '.join(inside)}")
     config = _tyro(config, flags)
@@ -258,7 +283,9 @@ def help_text(config: ExperimentConfig) -> str:
     """The typed list of every flag with its meaning and its value in this experiment."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        tyro.cli(_wrap(_with_options(config, [])), args=["--help"], prog="mtl_jax.train", config=_TYRO)
+        tyro.cli(
+            _wrap(_with_options(config, [])), args=["--help"], prog="mtl_jax.train", config=_TYRO
+        )
     return out.getvalue()
 
 
@@ -302,7 +329,9 @@ def _with_options(config: ExperimentConfig, flags: list[str]) -> ExperimentConfi
             raise UserError(f"{name} has no option {option!r}; {did_you_mean(option, defaults)}")
     # An int given for a float option (c=1) must not turn the flag into an int flag.
     merged = {
-        key: type(value)(given[key]) if key in given and type(value) is float else given.get(key, value)
+        key: type(value)(given[key])
+        if key in given and type(value) is float
+        else given.get(key, value)
         for key, value in defaults.items()
     }
     return dataclasses.replace(config, method=dataclasses.replace(config.method, options=merged))
@@ -320,7 +349,9 @@ def from_dict(saved: Mapping[str, Any]) -> ExperimentConfig:
     try:
         return _rebuild(module.Config, values)
     except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"the saved config does not fit this version of the code: {error}") from None
+        raise UserError(
+            f"the saved config does not fit this version of the code: {error}"
+        ) from None
 
 
 def _rebuild(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -343,13 +374,3 @@ def system_module(name: str) -> types.ModuleType:
         return importlib.import_module(name)
     except (ImportError, ValueError) as error:
         raise UserError(f"cannot import the system {name!r}: {error}") from None
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run folder; raises a `UserError` when it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; is {path.parent} a run folder?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or start a new run folder") from None

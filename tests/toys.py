@@ -57,7 +57,9 @@ def _metrics(features: Any, task_loss: Any, rows: Any, num_tasks: int) -> Any:
     return metrics
 
 
-def _system(init: Any, features: Any, task_loss: Any, owner: Any, num_tasks: int, rows: Any) -> System:
+def _system(
+    init: Any, features: Any, task_loss: Any, owner: Any, num_tasks: int, rows: Any
+) -> System:
     names = tuple(f"task{t}" for t in range(num_tasks))
     metrics = _metrics(features, task_loss, rows, num_tasks)
     return System(names, init, features, task_loss, owner, metrics)
@@ -172,7 +174,9 @@ def coupled(num_tasks: int = 2) -> Toy:
 ALL = {"heads": heads, "stacked": stacked, "axis": axis, "table": table, "coupled": coupled}
 
 
-def data_of(toy: Toy, *, size: int = 64, batch_size: int = BATCH, shard: int = 0, shards: int = 1) -> Data:
+def data_of(
+    toy: Toy, *, size: int = 64, batch_size: int = BATCH, shard: int = 0, shards: int = 1
+) -> Data:
     """A resident data set of `size` random rows with the toy's columns, addressed by step."""
     from mtl_jax.data.loader import batch_indices, eval_batches
 

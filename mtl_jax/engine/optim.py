@@ -7,6 +7,7 @@ averaging after is another algorithm.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -42,7 +43,9 @@ def make_schedule(
       UserError: an unknown name, or a warm-up as long as the run.
     """
     if warmup_steps and warmup_steps >= total_steps:
-        raise UserError(f"optim.warmup_steps is {warmup_steps}, but the run has {total_steps} steps")
+        raise UserError(
+            f"optim.warmup_steps is {warmup_steps}, but the run has {total_steps} steps"
+        )
     rest = max(total_steps - warmup_steps, 1)
     if name == "constant":
         after = optax.constant_schedule(peak)
@@ -97,7 +100,7 @@ def make_optimizer(
     """
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     groups = jax.tree.map(lambda who: "shared" if is_shared(who) else "heads", owners)
-    rules = {
+    rules: dict[Hashable, optax.GradientTransformation] = {
         "shared": _rule(name, shared_lr, weight_decay),
         "heads": _rule(name, heads_lr, weight_decay),
     }

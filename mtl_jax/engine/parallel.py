@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -71,7 +72,7 @@ def pmean(tree: Tree) -> Tree:
 def example_index(local_batch: int) -> Array:
     """Returns the positions [local_batch] of this device's examples in the global batch."""
     first = lax.axis_index(AXIS) * local_batch if is_bound() else 0
-    return first + np.arange(local_batch, dtype=np.int32)
+    return first + jnp.arange(local_batch, dtype=jnp.int32)
 
 
 def process_index() -> int:
@@ -139,9 +140,7 @@ def shard(batch: Tree) -> Tree:
 def to_host(tree: Tree) -> Tree:
     """Fetches replicated arrays as numpy, from this process's first device."""
     return jax.tree.map(
-        lambda leaf: np.asarray(
-            leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-        ),
+        lambda leaf: np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf),
         tree,
     )
 
@@ -213,15 +212,15 @@ class DataParallel:
         else:
             example = shard(batch)
         lowered = self._traced.lower(carry, resident, example)
-        self._compiled = lowered.compile(compiler_options=cpu_compiler_options())
+        options: dict[str, str | bool] = {**cpu_compiler_options()}
+        self._compiled = lowered.compile(compiler_options=options)
         self.compile_seconds = time.perf_counter() - start
         return self._compiled
 
     def __call__(self, carry: Tree, resident: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """Runs on a host batch: this process's part, [B / processes, ...]."""
-        if self._compiled is None:
-            self.compile(carry, resident, batch)
-        return self._compiled(carry, resident, shard(batch))
+        compiled = self._compiled or self.compile(carry, resident, batch)
+        return compiled(carry, resident, shard(batch))
 
     def flops(self) -> float:
         """XLA's count of floating-point operations a call, on one device; 0 if unknown."""

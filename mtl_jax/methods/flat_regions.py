@@ -20,7 +20,7 @@ Deliberate choices where the paper and its released code leave room:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,8 @@ def step_sizes(
     def scaled(params: Tree, tree: Tree) -> Tree:
         return jax.tree.map(lambda p, g: _metric(p, how) * g, params, tree)
 
-    shared_sq = gram.squared_norms(scaled(shared, grads.shared), num_tasks)
+    rows = jax.tree.map(lambda p: p[None], shared)  # against the task axis of the gradients
+    shared_sq = gram.squared_norms(scaled(rows, grads.shared), num_tasks)
     heads_sq = ownership.head_squared_norms(scaled(heads, grads.heads), owners, num_tasks)
     if how.norm == "joint":
         shared_sq = heads_sq = shared_sq + heads_sq
@@ -160,9 +161,9 @@ def flat_regions(
         if not value >= 0:
             raise ValueError(f"{name} must be non-negative, found {value}")
     for name, value, known in (
-        ("norm", norm, Norm.__args__),
-        ("combine", combine, Combine.__args__),
-        ("flat_scale", flat_scale, FlatScale.__args__),
+        ("norm", norm, get_args(Norm)),
+        ("combine", combine, get_args(Combine)),
+        ("flat_scale", flat_scale, get_args(FlatScale)),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; found {value!r}")

@@ -41,15 +41,20 @@ def owner_tree(params: Tree, owner: Callable[[tuple[str, ...]], Owner], num_task
     """
 
     def one(path: tuple, leaf: Array) -> Owner:
-        names = tuple(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
+        names = tuple(
+            str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path
+        )
         who = owner(names)
         where = "/".join(names)
         if who == STACKED and (leaf.ndim == 0 or leaf.shape[0] != num_tasks):
-            raise ValueError(f"stacked parameter {where} has shape {leaf.shape}, needs {num_tasks} rows")
+            raise ValueError(
+                f"stacked parameter {where} has shape {leaf.shape}, needs {num_tasks} rows"
+            )
         is_task = isinstance(who, int) and not isinstance(who, bool) and 0 <= who < num_tasks
         if who not in (SHARED, STACKED) and not is_task:
             raise ValueError(
-                f"owner of {where} is {who!r}; it must be 'shared', 'stacked' or a task in 0..{num_tasks - 1}"
+                f"owner of {where} is {who!r}; it must be 'shared', 'stacked' or a task in"
+                f" 0..{num_tasks - 1}"
             )
         return who
 
@@ -114,9 +119,7 @@ def _per_head(heads: Tree, owners: Tree, single: Callable, stacked: Callable) ->
 
 def scale_tasks(grads: TaskGrads, owners: Tree, factors: Array) -> TaskGrads:
     """Returns `grads` with everything of task t multiplied by factors[t]."""
-    return TaskGrads(
-        scale_rows(grads.shared, factors), scale_heads(grads.heads, owners, factors)
-    )
+    return TaskGrads(scale_rows(grads.shared, factors), scale_heads(grads.heads, owners, factors))
 
 
 def scale_heads(heads: Tree, owners: Tree, factors: Array) -> Tree:

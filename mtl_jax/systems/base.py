@@ -33,8 +33,8 @@ class System(NamedTuple):
       owner: `owner(path) -> "shared" | "stacked" | task index`, see `methods.ownership`.
       metrics: `metrics(params, model_state, batch) -> {name: state}`: evaluation metrics of one
         batch as mergeable sums (`mtl_jax.metrics`). `batch["mask"]` [B] is 0 for padding rows.
-      predict: `predict(params, model_state, batch) -> tree of [B, ...]`: what the model says of each
-        example, for reports and predictions; None where a system has nothing of the kind.
+      predict: `predict(params, model_state, batch) -> tree of [B, ...]`: what the model says of
+        each example, for reports and predictions; None where there is nothing of the kind.
       regulariser: `regulariser(params) -> scalar` that belongs to no task (coupled L2): its
         gradient is added after aggregation and is never perturbed. None for none.
     """

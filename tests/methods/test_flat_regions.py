@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from mtl_jax.engine.step import bind
-from mtl_jax.methods import gram, ownership
-from mtl_jax.methods.base import Aggregator, Method
-from mtl_jax.methods.flat_regions import as_method, flat_regions
 from mtl_jax.methods.loss_weighting import linear_scalarization, scale_invariant
 from mtl_jax.methods.mgda import mgda
 from mtl_jax.methods.nash_mtl import nash_mtl
 from mtl_jax.methods.pcgrad import pcgrad
 from mtl_jax.methods.table import METHODS, make
+
+from mtl_jax.engine.step import bind
+from mtl_jax.methods import gram, ownership
+from mtl_jax.methods.base import Aggregator, Method
+from mtl_jax.methods.flat_regions import as_method, flat_regions
 from tests import toys
 
 KEY = jax.random.key(7)
@@ -125,7 +125,10 @@ def test_adaptive_radius_does_not_see_a_rescaling_of_relu_layers() -> None:
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         x, y = jnp.asarray(rng.normal(size=(16, 4))), jnp.asarray(rng.normal(size=(16, 1)))
-        params = {"w1": jnp.asarray(rng.normal(size=(4, 8))), "w2": jnp.asarray(rng.normal(size=(8, 1)))}
+        params = {
+            "w1": jnp.asarray(rng.normal(size=(4, 8))),
+            "w2": jnp.asarray(rng.normal(size=(8, 1))),
+        }
 
         def losses(params: dict, batch: tuple) -> jax.Array:
             out = jax.nn.relu(batch[0] @ params["w1"]) @ params["w2"]
@@ -166,7 +169,9 @@ def test_linear_methods_decompose_is_direct(base: object) -> None:
 
 
 def _mean() -> Aggregator:
-    def update(grads: object, state: object, *, losses: object, active: object, key: object) -> tuple:
+    def update(
+        grads: object, state: object, *, losses: object, active: object, key: object
+    ) -> tuple:
         from mtl_jax.methods.base import Info
 
         return jax.tree.map(lambda a: a.mean(0), grads), state, Info()

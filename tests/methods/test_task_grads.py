@@ -1,4 +1,4 @@
-"""Task gradients equal `jax.grad` of one task's loss, whatever the strategy and the micro-batches."""
+"""Task gradients equal `jax.grad` of one task's loss, by any strategy and in micro-batches."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def _reference(toy: toys.Toy, params: dict, t: int) -> tuple:
 
 
 def _task_part(tree: object, owners: object, t: int) -> object:
-    return jax.tree.map(
-        lambda who, leaf: leaf if isinstance(who, int) else leaf[t], owners, tree
-    )
+    return jax.tree.map(lambda who, leaf: leaf if isinstance(who, int) else leaf[t], owners, tree)
 
 
 @pytest.mark.parametrize("name", toys.ALL)
@@ -151,7 +149,9 @@ def test_objective_from_losses_agrees_with_the_two_function_form() -> None:
     heads = ownership.select(params, bound.owners, ownership.is_head)
     for a, b in zip(
         *(
-            p.grad_at(lambda m: jax.tree.map(lambda x: x * m, shared), jnp.array([1.0, 2.0, 3.0]), heads)
+            p.grad_at(
+                lambda m: jax.tree.map(lambda x: x * m, shared), jnp.array([1.0, 2.0, 3.0]), heads
+            )
             for p in (bound, other)
         ),
         strict=True,

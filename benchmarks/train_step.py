@@ -1,0 +1,142 @@
+"""The whole training step as the loop runs it, host batch to new parameters: examples a second.
+
+Gathering and composing the batch, forward and backward passes, aggregator, Adam, and the hand-over
+from the host are all inside. LS is one backward pass of the summed loss; CAGrad needs every
+task's gradient, FS-CAGrad two of them: `floor` counts passes as `benchmarks.task_grads` does.
+
+    python -m benchmarks.train_step          # two tasks
+    python -m benchmarks.train_step --full   # also ten tasks, and every backend
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from benchmarks import models, timing
+from benchmarks.task_grads import floor
+from mtl_jax.config import FlatConfig, MethodConfig
+from mtl_jax.engine import parallel
+from mtl_jax.engine.optim import make_optimizer
+from mtl_jax.engine.step import init_state, make_train_step
+from mtl_jax.errors import run_command
+from mtl_jax.methods.base import Method
+
+# Which passes a method needs, for its floor.
+METHODS = {"ls": "sum", "cagrad": "first", "fs_cagrad": "fs"}
+NAMES = {"ls": "LS", "cagrad": "CAGrad", "fs_cagrad": "FS-CAGrad"}
+COLUMNS = (
+    "model", "tasks", "batch", "method", "backend", "median_ms", "min_ms", "cpu_ms",
+    "examples_per_second", "over_ls", "floor", "over_floor", "compile_seconds", "temp_mb",
+)  # fmt: skip
+
+
+def make_method(name: str) -> Method:
+    """Builds a method by the config of the experiments (CAGrad c 0.4, adaptive joint rho 2)."""
+    if name == "ls":
+        return MethodConfig("linear_scalarization", flat=FlatConfig(combine="erm")).make()
+    flat = FlatConfig() if name == "fs_cagrad" else FlatConfig(combine="erm")
+    return MethodConfig("cagrad", {"c": 0.4}, flat=flat).make()
+
+
+class Stepper:
+    """Calls a training step on the batches of its data, one after the other.
+
+    Attributes:
+      step: the compiled step.
+    """
+
+    def __init__(self, model: str, num_tasks: int, batch_size: int, method: Method, backend: Any):
+        system, data = models.build(model, num_tasks, batch_size)
+        schedule = optax.constant_schedule(1e-3)
+        state, tx = init_state(
+            system, data, method, lambda owners: make_optimizer("adam", schedule, schedule, owners), 0
+        )
+        self._data = data._replace(resident=parallel.replicate(data.resident))
+        self._state = parallel.replicate(state)
+        self.step = parallel.DataParallel(
+            make_train_step(system, self._data, method, tx, seed=0), backend
+        )
+        self._count = 0
+
+    def __call__(self) -> Any:
+        host = self._data.train_batch(self._count)
+        self._state, metrics = self.step(self._state, self._data.resident, host)
+        self._count += 1
+        return self._state, metrics
+
+
+def measure(
+    model: str,
+    num_tasks: int,
+    *,
+    batch_size: int = 0,
+    methods: Sequence[str] = tuple(METHODS),
+    backends: Sequence[str] = ("pmap",),
+    rounds: int = 5,
+    seconds: float = 2.0,
+) -> list[dict[str, Any]]:
+    """Times methods and backends in turns; one row each, with the fields of `COLUMNS`.
+
+    `over_ls` is the ratio to the LS step of the first backend and of the same turns.
+    """
+    batch_size = batch_size or models.default_batch(model)
+    parallel.check_batch_size(batch_size)
+    keys = [(method, backend) for backend in backends for method in methods]
+    steppers = {
+        key: Stepper(model, num_tasks, batch_size, make_method(key[0]), key[1]) for key in keys
+    }
+    calls: dict[Any, Callable[[], Any]] = dict(steppers)
+    times = timing.paired(calls, rounds=rounds, seconds=seconds)
+    base = times.get(("ls", backends[0]))  # type: ignore[arg-type]
+    rows = []
+    for (method, backend), stepper in steppers.items():
+        taken = times[method, backend]  # type: ignore[index]
+        row: dict[str, Any] = {
+            "model": model, "tasks": num_tasks, "batch": batch_size,
+            "method": method, "backend": backend, **taken.fields(),
+            "examples_per_second": round(1e3 * batch_size / taken.median_ms, 1),
+        }  # fmt: skip
+        if base is not None:
+            over, least = taken.over(base), floor(METHODS[method], num_tasks)
+            row |= {"over_ls": round(over, 4), "floor": round(least, 4)}
+            row["over_floor"] = round(over / least, 4)
+        row["compile_seconds"] = round(stepper.step.compile_seconds, 2)
+        row["temp_mb"] = round(stepper.step.temp_bytes() / 2**20, 1)
+        row["gflop"] = round(stepper.step.flops() / 1e9, 3)
+        rows.append(row)
+    return rows
+
+
+def run(full: bool = False) -> list[dict[str, Any]]:
+    """Runs every model, prints as it goes, and returns all rows."""
+    tasks = (2, 10) if full else (2,)
+    rows = []
+    for model in models.MODELS:
+        for num_tasks in tasks:
+            big = model == "resnet18"
+            backends = ("pmap", "shard_map") if full and not big and num_tasks == 2 else ("pmap",)
+            if big and num_tasks > 2 and jax.default_backend() == "cpu":
+                continue  # a minute a round
+            new = measure(model, num_tasks, backends=backends, seconds=4.0 if full else 2.0)
+            timing.show(new, COLUMNS)
+            rows += new
+    return rows
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser("python -m benchmarks.train_step", allow_abbrev=False)
+    parser.add_argument("--full", action="store_true", help="ten tasks and every backend too")
+    args = parser.parse_args(argv)
+    timing.without_compile_cache()
+    before = timing.environment()
+    print(f"written: {timing.write('train_step', run(args.full), before, full=args.full)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""FS-MTL: flat regions around multi-task gradients, on images."""

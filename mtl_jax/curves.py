@@ -1,0 +1,268 @@
+"""What a run logged, read back and drawn over its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from mtl_jax import figures
+from mtl_jax.engine.writers import read_metrics
+from mtl_jax.figures import COLOURS, GREY, MEAN, Section, Series
+
+
+class Log(NamedTuple):
+    """The log of a run.
+
+    Attributes:
+      series: what was logged, by name.
+      tasks: names of the tasks.
+      window: steps a training record is a mean over.
+      selected: step of the best evaluation by the config's rule; None before the first one.
+    """
+
+    series: Mapping[str, Series]
+    tasks: tuple[str, ...]
+    window: int
+    selected: int | None
+
+    def of(self, name: str, pattern: str = "{task}/{name}") -> dict[str, Series]:
+        """Returns {task: series} of the tasks for which `name` was logged, in order."""
+        found = {task: self.series.get(pattern.format(task=task, name=name)) for task in self.tasks}
+        return {task: series for task, series in found.items() if series is not None}
+
+    def over(self) -> str:
+        """What a training point is, in words."""
+        return f"means over the last {self.window} steps" if self.window > 1 else "single steps"
+
+
+def read(workdir: Path, tasks: tuple[str, ...], window: int, select: str, mode: str) -> Log:
+    """Reads the log of a run folder; empty when nothing has been logged yet."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for record in read_metrics(workdir):
+        for name, value in record["values"].items():
+            points.setdefault(name, []).append((record["step"], value))
+    series = {}
+    for name, pairs in points.items():
+        steps, values = zip(*pairs, strict=True)
+        series[name] = Series(np.asarray(steps, np.int64), np.asarray(values, np.float64))
+    selected = None
+    if select in series and np.isfinite(series[select].values).any():
+        steps, values = series[select]
+        best = np.nanargmax(values) if mode == "max" else np.nanargmin(values)
+        selected = int(steps[best])
+    return Log(series, tasks, window, selected)
+
+
+def sections(log: Log, metric: str, folder: Path) -> dict[str, Section]:
+    """Draws all curves there is something of.
+
+    Args:
+      log: of the run.
+      metric: evaluation metric drawn besides the loss, such as "accuracy".
+      folder: where the PNG files go.
+
+    Returns:
+      Sections by name: learning, gradients, weights, norms, gap, time, as far as the run logged
+      them.
+    """
+    drawn = {
+        "learning": _learning(log, metric, folder),
+        "gradients": _gradients(log, folder),
+        "weights": _weights(log, folder),
+        "norms": _norms(log, folder),
+        "gap": _gap(log, folder),
+        "time": _time(log, folder),
+    }
+    return {name: section for name, section in drawn.items() if section is not None}
+
+
+class Panel(NamedTuple):
+    """One axis: what goes on it, its title, label and scale."""
+
+    draw: Callable[[Axes], Any]
+    title: str
+    ylabel: str
+    log: bool = False
+    legend: bool = True
+
+
+def _figure(log: Log, panels: Sequence[Panel], path: Path) -> Path:
+    with figures.canvas(path, 1, len(panels)) as (_, axes):
+        for ax, panel in zip(axes[0], panels, strict=True):
+            panel.draw(ax)
+            figures.finish(ax, panel.title, panel.ylabel, log=panel.log)
+            figures.mark_step(ax, log.selected)
+            if panel.legend:
+                figures.legend(ax)
+    return path
+
+
+def _learning(log: Log, metric: str, folder: Path) -> Section | None:
+    train = log.of("loss")
+    at_eval = "validation/{task}/{name}"
+    validation = log.of("loss", at_eval) or log.of("nll", at_eval)
+    chosen = log.of(metric, at_eval)
+    if not train and not validation and not chosen:
+        return None
+
+    def losses(ax: Axes) -> None:
+        figures.per_task(ax, train, "-", ", train", lw=1.0)
+        figures.per_task(ax, validation, "--", ", validation", marker="o")
+
+    def scores(ax: Axes) -> None:
+        figures.per_task(ax, chosen, "-", marker="o")
+        if 1 < len(chosen) <= len(COLOURS):
+            mean = figures.mean_over_tasks(chosen)
+            ax.plot(mean.steps, mean.values, color=MEAN, lw=1, label="mean")
+        if metric == "accuracy":
+            ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+    panels = []
+    if train or validation:
+        panels.append(
+            Panel(losses, "Loss", "loss (nats)" if log.of("nll", at_eval) else "loss", True)
+        )
+    if chosen:
+        panels.append(Panel(scores, f"Validation {figures.pretty(metric)}", figures.pretty(metric)))
+    evaluations = (
+        len(next(iter((chosen or validation).values())).steps) if chosen or validation else 0
+    )
+    text = (
+        f"Training losses are {log.over()}, each taken before its update; validation is"
+        f" scored on the whole split ({evaluations} evaluations). The dotted line marks the"
+        " checkpoint selected on validation."
+    )
+    return Section("Learning curves", text, [_figure(log, panels, folder / "learning.png")])
+
+
+def _gradients(log: Log, folder: Path) -> Section | None:
+    cosine, conflict = log.series.get("cosine"), log.series.get("conflict")
+    if cosine is None or conflict is None:
+        return None
+
+    def cosines(ax: Axes) -> None:
+        ax.axhline(0, color=GREY, lw=0.8)
+        ax.plot(*cosine, color=COLOURS[0])
+
+    def conflicts(ax: Axes) -> None:
+        ax.plot(*conflict, color=COLOURS[1])
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        ax.set_ylim(-0.02, max(0.52, 1.05 * float(np.nanmax(conflict.values))))
+
+    pairs = len(log.tasks) * (len(log.tasks) - 1) // 2
+    panels = [
+        Panel(cosines, "Cosine between task gradients", "cosine", legend=False),
+        Panel(conflicts, "Conflict", "share of steps below 0", legend=False),
+    ]
+    last = max(1, len(cosine.values) // 4)
+    text = (
+        "Task gradients of the shared parameters, before aggregation:"
+        f" {log.over()} and over {_pairs(pairs)}. A conflict is a negative inner product. Over the"
+        f" last quarter of the run the cosine is {np.nanmean(cosine.values[-last:]):.3f} and"
+        f" {100 * np.nanmean(conflict.values[-last:]):.0f} % of the steps are in conflict."
+    )
+    return Section("Conflict between tasks", text, [_figure(log, panels, folder / "conflict.png")])
+
+
+def _pairs(count: int) -> str:
+    return "the one pair of tasks" if count == 1 else f"all {count} pairs of tasks"
+
+
+def _weights(log: Log, folder: Path) -> Section | None:
+    return _two(
+        log,
+        folder,
+        ("weight", "Weights of the task gradients", "weight of g"),
+        ("flat_weight", "Weights of the flat parts", "weight of h"),
+        "Weights of the method",
+        "What the method multiplies each task's gradient g (and each flat part h, the gradient at"
+        " the perturbed point minus g) by before it adds them up",
+        "weights.png",
+        scale=False,
+    )
+
+
+def _norms(log: Log, folder: Path) -> Section | None:
+    return _two(
+        log,
+        folder,
+        ("grad_norm", "Task gradients", "norm of g"),
+        ("flat_norm", "Flat parts", "norm of h"),
+        "Gradient norms",
+        "Euclidean norms over the shared parameters of each task's gradient g (and of its flat"
+        " part h)",
+        "norms.png",
+        scale=True,
+    )
+
+
+def _two(
+    log: Log,
+    folder: Path,
+    first: tuple[str, str, str],
+    second: tuple[str, str, str],
+    title: str,
+    text: str,
+    file: str,
+    scale: bool,
+) -> Section | None:
+    """A panel for each of two quantities (name, title, label), as far as they were logged."""
+    panels = []
+    for name, heading, label in (first, second):
+        if series := log.of(name):
+            draw = lambda ax, series=series: figures.per_task(ax, series)  # noqa: E731
+            panels.append(Panel(draw, heading, label, scale))
+    if not panels:
+        return None
+    return Section(title, f"{text}; {log.over()}.", [_figure(log, panels, folder / file)])
+
+
+def _gap(log: Log, folder: Path) -> Section | None:
+    gap, loss = log.of("gap"), log.of("loss")
+    if not gap:
+        return None
+
+    def relative(ax: Axes) -> None:
+        ratio = {
+            task: Series(steps, values / loss[task].values) for task, (steps, values) in gap.items()
+        }
+        figures.per_task(ax, ratio)
+
+    panels = [Panel(lambda ax: figures.per_task(ax, gap), "Surrogate gap", "loss rise", True)]
+    if all(task in loss and len(loss[task].steps) == len(gap[task].steps) for task in gap):
+        panels.append(Panel(relative, "Relative to the loss", "loss rise / loss", True))
+    text = (
+        "Loss at each task's perturbed point minus the loss at the parameters, on the same batch:"
+        f" what the task would lose inside its ball; {log.over()}. A flat region has a small gap."
+    )
+    return Section("Surrogate gap", text, [_figure(log, panels, folder / "gap.png")])
+
+
+def _time(log: Log, folder: Path) -> Section | None:
+    pace = log.series.get("step_ms")
+    if pace is None or not np.isfinite(pace.values).any():
+        return None
+    speed, compiling = log.series.get("examples_per_second"), log.series.get("compile_seconds")
+    waiting = log.series.get("wait_share")
+    median = float(np.nanmedian(pace.values))
+
+    def draw(ax: Axes) -> None:
+        ax.plot(*pace, color=COLOURS[0])
+        ax.axhline(median, color=GREY, lw=0.8, ls="--", label=f"median {median:.3g} ms")
+        ax.set_ylim(0, 1.3 * float(np.nanmax(pace.values)))
+
+    facts = [f"A step takes {median:.3g} ms (median of {len(pace.values)} windows)"]
+    if speed is not None:
+        facts.append(f"{np.nanmedian(speed.values):,.0f} examples/s")
+    if waiting is not None:
+        facts.append(f"{100 * np.nanmean(waiting.values):.1f} % of it waiting for data")
+    text = ", ".join(facts) + "; evaluations and checkpoints are not counted."
+    if compiling is not None and compiling.values[-1] > 0:
+        text += f" Compiling the step took {compiling.values[-1]:.1f} s more, once."
+    panel = Panel(draw, "Time of a training step", "ms per step")
+    return Section("Throughput", text, [_figure(log, [panel], folder / "time.png")])

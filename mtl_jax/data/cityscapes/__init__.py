@@ -1,0 +1,1 @@
+"""CityScapes: 7-class segmentation and depth of streets."""

@@ -1,0 +1,1 @@
+"""Multi-Fashion: two garments on one canvas."""

@@ -1,0 +1,17 @@
+"""Multi-Fashion+MNIST: a digit (task 1, top left) and a garment (task 2, bottom right).
+
+Holds source images; see `overlay_builder`.
+"""
+
+from __future__ import annotations
+
+import tensorflow_datasets as tfds
+
+from mtl_jax.data.overlay_builder import OverlayMixin
+
+
+class Builder(OverlayMixin, tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of `multi_fashion_mnist`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    POOLS = ("mnist", "fashion_mnist")

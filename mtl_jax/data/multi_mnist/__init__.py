@@ -1,0 +1,1 @@
+"""Multi-MNIST: two digits on one canvas."""

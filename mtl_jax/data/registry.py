@@ -1,0 +1,83 @@
+"""The one table of data sets: what each holds, what it needs, where its builder is."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+from mtl_jax.errors import UserError, did_you_mean
+
+_NPZ = "with x [N, 28, 28] uint8, y [N], or a folder of that name with the four idx .gz files"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """A row of the table.
+
+    Attributes:
+      name: of the set, its folder and its builder's module.
+      about: one line for `list`.
+      manual: what `manual_dir` may or must hold.
+      needs_manual: whether nothing can be built without it.
+      configs: sizes to choose from, the default first; empty for one size.
+    """
+
+    name: str
+    about: str
+    manual: str
+    needs_manual: bool = False
+    configs: tuple[str, ...] = ()
+
+    def builder_class(self) -> Any:
+        """Imports the TFDS builder (TFDS takes most of a second) and returns its class."""
+        module = f"mtl_jax.data.{self.name}.{self.name}_dataset_builder"
+        return importlib.import_module(module).Builder
+
+
+_OVERLAY_CONFIGS = ("small", "full")
+_ROWS = (
+    DatasetSpec("multi_mnist", "two digits", f"mnist.npz {_NPZ}", configs=_OVERLAY_CONFIGS),
+    DatasetSpec(
+        "multi_fashion", "two garments", f"fashion_mnist.npz {_NPZ}", configs=_OVERLAY_CONFIGS
+    ),
+    DatasetSpec(
+        "multi_fashion_mnist",
+        "a digit and a garment",
+        f"mnist.npz and fashion_mnist.npz {_NPZ}",
+        configs=_OVERLAY_CONFIGS,
+    ),
+    DatasetSpec(
+        "celeba",
+        "faces, 40 attributes",
+        "list_attr_celeba.txt, list_eval_partition.txt, img_align_celeba/*.jpg",
+        needs_manual=True,
+    ),
+    DatasetSpec(
+        "nyuv2",
+        "rooms: 13 classes, depth, normals",
+        "train/ and val/, each with image/, label/, depth/, normal/ of N.npy (MTAN's files)",
+        needs_manual=True,
+    ),
+    DatasetSpec(
+        "cityscapes",
+        "streets: 7 classes, depth",
+        "train/ and val/, each with image/, label_7/ (or label/), depth/ of N.npy (MTAN's files)",
+        needs_manual=True,
+    ),
+)
+DATASETS = {row.name: row for row in _ROWS}
+
+
+def parse(name: str) -> tuple[DatasetSpec, str | None]:
+    """Returns the row and the config of "NAME" or "NAME/CONFIG", as TFDS writes them."""
+    base, slash, config = name.partition("/")
+    if base not in DATASETS:
+        raise UserError(f"unknown data set {base!r}; {did_you_mean(base, DATASETS)}")
+    spec = DATASETS[base]
+    if not slash:
+        return spec, spec.configs[0] if spec.configs else None
+    if config not in spec.configs:
+        known = did_you_mean(config, spec.configs) if spec.configs else f"{base} has one size"
+        raise UserError(f"unknown config {config!r} of {base}; {known}")
+    return spec, config

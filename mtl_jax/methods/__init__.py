@@ -1,0 +1,62 @@
+"""Multi-task gradient methods in plain JAX, usable without the rest of the package.
+
+`objective` (or `objective_from_losses`) describes a model, `problem` binds it to a batch, and a
+`Method` turns that into a gradient for any optimiser: `as_method(pcgrad())`, or
+`flat_regions(cagrad(), rho=0.05)`. `make(name)` builds a base method from the table.
+"""
+
+from mtl_jax.methods.aligned_mtl import aligned_mtl
+from mtl_jax.methods.base import Aggregator, Info, LossWeighting, Method, Problem, TaskGrads, Update
+from mtl_jax.methods.cagrad import cagrad
+from mtl_jax.methods.fairgrad import fairgrad
+from mtl_jax.methods.flat_regions import as_method, flat_regions
+from mtl_jax.methods.imtl_g import imtl_g
+from mtl_jax.methods.loss_weighting import (
+    dwa,
+    famo,
+    linear_scalarization,
+    random_loss_weighting,
+    scale_invariant,
+    uncertainty,
+)
+from mtl_jax.methods.mgda import mgda
+from mtl_jax.methods.nash_mtl import nash_mtl
+from mtl_jax.methods.ownership import owner_tree
+from mtl_jax.methods.pcgrad import pcgrad
+from mtl_jax.methods.prenormalise import prenormalise
+from mtl_jax.methods.table import METHODS, make
+from mtl_jax.methods.task_grads import objective, objective_from_losses, problem
+from mtl_jax.methods.upgrad import upgrad
+
+__all__ = [
+    "METHODS",
+    "Aggregator",
+    "Info",
+    "LossWeighting",
+    "Method",
+    "Problem",
+    "TaskGrads",
+    "Update",
+    "aligned_mtl",
+    "as_method",
+    "cagrad",
+    "dwa",
+    "fairgrad",
+    "famo",
+    "flat_regions",
+    "imtl_g",
+    "linear_scalarization",
+    "make",
+    "mgda",
+    "nash_mtl",
+    "objective",
+    "objective_from_losses",
+    "owner_tree",
+    "pcgrad",
+    "prenormalise",
+    "problem",
+    "random_loss_weighting",
+    "scale_invariant",
+    "uncertainty",
+    "upgrad",
+]

@@ -1,0 +1,65 @@
+"""UPGrad: every gradient projected onto the directions that harm no task (Quinton and Rey)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax.methods.base import Aggregator, Array, Traits, Tree
+from mtl_jax.methods.linalg import highest_precision
+from mtl_jax.methods.nonneg_qp import nonneg_qp
+from mtl_jax.methods.weighting import gram_aggregator
+
+
+@highest_precision
+def upgrad_weights(gram: Array, preference: Array, active: Array | None = None) -> Array:
+    """Returns UPGrad's weights [T] for a Gram matrix [T, T] of any scale.
+
+    Row i is v = p_i e_i + z with z >= 0 minimising v.G v: J^T v is the projection of p_i g_i onto
+    the cone {x: J x >= 0} (the dual of that problem).
+
+    Args:
+      gram: [T, T].
+      preference: [T] p >= 0; 0 for inactive tasks.
+      active: [T] bool; None for all.
+    """
+
+    def row(base: Array) -> Array:
+        return base + nonneg_qp(gram, jnp.matmul(gram, base), active=active)
+
+    return jax.vmap(row)(jnp.diag(preference)).sum(0)
+
+
+def upgrad(reduction: Literal["mean", "sum"] = "mean") -> Aggregator:
+    """Unconflicting projection of gradients: sum over i of p_i g_i projected onto {x: J x >= 0}.
+
+    No task loss rises along -d, to first order, and gradients without conflict give their mean.
+
+    Source: Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", arXiv 2406.16232,
+    section 3. Differs from the authors' library: solved on the device, without their absolute
+    thresholds (a Gram matrix of trace below 1e-4 makes theirs the mean) and without adding 1e-4 to
+    the diagonal.
+
+    Args:
+      reduction: "mean": p = 1 / number of active tasks; "sum": p = 1.
+    """
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean', found {reduction!r}")
+
+    def weights_fn(
+        gram: Array, state: Tree, *, losses: Array, active: Array, key: Array
+    ) -> tuple[Array, Tree]:
+        del losses, key
+        preference = active.astype(gram.dtype)
+        if reduction == "mean":
+            preference = preference / active.sum()
+        return upgrad_weights(gram, preference, active), state
+
+    return gram_aggregator(
+        weights_fn,
+        traits=Traits(
+            on_equal=lambda num_tasks, norm: float(num_tasks) if reduction == "sum" else 1.0
+        ),
+    )

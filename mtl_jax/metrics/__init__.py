@@ -1,0 +1,1 @@
+"""Metrics as mergeable sums; see `metrics.base` for the contract."""

@@ -1,0 +1,112 @@
+"""Tiny raw files in their real layout, made here; nothing is fetched and no cache is touched."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtl_jax.data import fetch, sources
+from mtl_jax.data.prepare import prepare
+
+NUM_IMAGES = 60
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch, tmp_path_factory):
+    """No test may use what this machine has installed, the network or the user's cache."""
+
+    def refuse(*args, **kwargs):
+        raise fetch.Unavailable("the tests have no network")
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setenv("MTL_JAX_DATA", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(sources.importlib.metadata, "distribution", absent)
+    monkeypatch.setattr(sources, "GARMENTS_FOLDER", "nowhere/at/all")
+    monkeypatch.setattr(fetch, "run", refuse)
+    monkeypatch.setattr(fetch.urllib.request, "urlopen", refuse)
+
+
+def tiny_pool(seed: int, n: int = NUM_IMAGES) -> tuple[np.ndarray, np.ndarray]:
+    """Returns n distinct images and labels; pixel (0, 0) of an image is 10 times its label."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, 28, 28)).astype(np.uint8)
+    labels = np.arange(n) % 10
+    images[:, 0, 0] = 10 * labels
+    images[:, 0, 1] = np.arange(n)
+    return images, labels
+
+
+@pytest.fixture(scope="session")
+def pools():
+    """The raw arrays behind `manual_dir`: {"mnist": (x, y), "fashion_mnist": (x, y)}."""
+    return {"mnist": tiny_pool(0), "fashion_mnist": tiny_pool(1)}
+
+
+@pytest.fixture(scope="session")
+def manual_dir(tmp_path_factory, pools) -> Path:
+    folder = tmp_path_factory.mktemp("manual")
+    for name, (x, y) in pools.items():
+        np.savez(folder / f"{name}.npz", x=x, y=y)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _built(tmp_path_factory, manual_dir) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    for name in ("multi_mnist", "multi_fashion_mnist"):
+        prepare(name, folder, manual_dir)
+    return folder
+
+
+@pytest.fixture
+def sets(_built, tmp_path) -> Path:
+    """A data_dir with `multi_mnist` and `multi_fashion_mnist`, free to be damaged."""
+    return Path(shutil.copytree(_built, tmp_path / "sets"))
+
+
+@pytest.fixture
+def celeba_dir(tmp_path) -> Path:
+    """CelebA's layout: 12 images, 4 of each split; image i has the attributes k with k % 12 = i."""
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    names = [f"{i + 1:06d}.jpg" for i in range(12)]
+    lines = ["12", " ".join(f"Attribute_{k}" for k in range(40)) + " "]
+    for i, name in enumerate(names):
+        lines.append(name + " " + " ".join(f"{1 if k % 12 == i else -1:2d}" for k in range(40)))
+        colour = np.array([20 * i, 255 - 20 * i, 60], np.uint8)
+        face = np.broadcast_to(colour, (218, 178, 3)).copy()
+        Image.fromarray(face).save(folder / "img_align_celeba" / name, quality=95)
+    (folder / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    parts = "".join(f"{name} {i // 4}\n" for i, name in enumerate(names))
+    (folder / "list_eval_partition.txt").write_text(parts)
+    return folder
+
+
+@pytest.fixture
+def dense_dir(tmp_path):
+    """Returns a function that writes MTAN's layout of "nyuv2" or "cityscapes" and its folder."""
+
+    def make(name: str, counts: tuple[int, int] = (5, 3), size: tuple[int, int] = (8, 12)) -> Path:
+        rng = np.random.default_rng(0)
+        fields = {"image": 3, "depth": 1} | ({"normal": 3} if name == "nyuv2" else {})
+        label = "label" if name == "nyuv2" else "label_7"
+        for part, count in zip(("train", "val"), counts, strict=True):
+            for field in (*fields, label):
+                folder = tmp_path / name / part / field
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    if field == label:
+                        array = rng.integers(-1, 7, size).astype(np.float64)
+                    else:
+                        array = rng.random((*size, fields[field]))
+                    np.save(folder / f"{i}.npy", array)
+        return tmp_path / name
+
+    return make

@@ -1,0 +1,298 @@
+"""The three T x T solvers against float64 SciPy on all families, in both precisions."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize
+
+from mtl_jax.methods.linalg import product, solve, spectral_bound
+from mtl_jax.methods.newton import power_equation
+from mtl_jax.methods.nonneg_qp import nonneg_qp
+from mtl_jax.methods.simplex import min_norm_simplex
+from tests.methods import gramians
+
+SIZES = (1, 2, 3, 10, 40)
+DTYPES = ("float32", "float64")
+C = 0.4
+# Excess over the optimum, beside the larger of the optimum and 0.1.
+EXCESS = {"float32": 1e-6, "float64": 1e-9}
+# Error of a direction, beside the larger of its length and `FLOOR` times the sum of |w_i g_i|:
+# where large terms cancel, their rounding error is what remains.
+DIRECTION = {"float32": 1e-4, "float64": 1e-7}
+FLOOR = 0.3
+
+sizes = pytest.mark.parametrize("num_tasks", SIZES)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def _gram(family: str, num_tasks: int, dtype: str, seed: int = 0) -> np.ndarray:
+    jacobian = gramians.rows(family, num_tasks, seed)
+    return (jacobian @ jacobian.T).astype(dtype)
+
+
+def _families(num_tasks: int) -> list[str]:
+    few = ("zero_min_norm",) if num_tasks == 1 else ()
+    return [family for family in gramians.FAMILIES if family not in few]
+
+
+def _bent(gram: jax.Array, active: jax.Array | None = None) -> jax.Array:
+    """CAGrad's dual weights, with its linear term made from the Gram matrix."""
+    mask = jnp.ones(len(gram)) if active is None else active
+    mean = (mask / mask.sum()).astype(gram.dtype)
+    inner = jnp.matmul(gram, mean)
+    length = jnp.sqrt(jnp.maximum(jnp.vdot(mean, inner), 0))
+    linear = jnp.where(length > 1e-6, inner / jnp.where(length > 1e-6, C * length, 1), 0)
+    return min_norm_simplex(gram, linear, active=active)
+
+
+def _in_cone(gram: jax.Array, active: jax.Array | None = None) -> jax.Array:
+    mask = jnp.ones(len(gram)) if active is None else active
+    preference = jnp.diag((mask / mask.sum()).astype(gram.dtype))
+    z = jax.vmap(lambda p: nonneg_qp(gram, jnp.matmul(gram, p), active=active))(preference)
+    return (preference + z).sum(0)
+
+
+def _power(gram: jax.Array, active: jax.Array | None = None) -> jax.Array:
+    return power_equation(gram, 2.0, active=active)[0]
+
+
+SOLVERS = {"min_norm": min_norm_simplex, "bent": _bent, "in_cone": _in_cone, "power": _power}
+
+
+@functools.cache
+def _compiled(name: str, batched: bool = False) -> object:
+    solver = SOLVERS[name]
+    return jax.jit(jax.vmap(lambda g: solver(g)) if batched else lambda g: solver(g))
+
+
+def _solve(name: str, gram: np.ndarray) -> np.ndarray:
+    return np.asarray(_compiled(name)(jnp.asarray(gram)), np.float64)
+
+
+def _gap(jacobian: np.ndarray, found: np.ndarray, best: np.ndarray) -> float:
+    """Distance of two directions, as described at `DIRECTION`."""
+    terms = np.abs(best) @ np.linalg.norm(jacobian, axis=1)
+    length = max(np.linalg.norm(jacobian.T @ best), FLOOR * terms)
+    return np.linalg.norm(jacobian.T @ (found - best)) / length
+
+
+@sizes
+@dtypes
+def test_min_norm_point_is_nnls_s(num_tasks: int, dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        for family in _families(num_tasks):
+            gram = _gram(family, num_tasks, dtype)
+            jacobian = gramians.root(gram)
+            w, best = _solve("min_norm", gram), gramians.min_norm(jacobian)
+            assert (w >= 0).all(), family
+            assert w.sum() == pytest.approx(1, abs=1e-5), family
+            values = [np.sum((jacobian.T @ v) ** 2) for v in (w, best)]
+            assert values[0] - values[1] <= EXCESS[dtype] * max(values[1], 0.1), family
+            assert _gap(jacobian, w, best) <= DIRECTION[dtype], family
+
+
+@sizes
+@dtypes
+def test_bent_simplex_problem_is_exact(num_tasks: int, dtype: str) -> None:
+    """CAGrad's dual, against shifted min-norm problems and (SLSQP) as a general convex program."""
+    with jax.enable_x64(dtype == "float64"):
+        for family in _families(num_tasks):
+            if family == "zero_min_norm":
+                continue  # the mean gradient is 0
+            gram = _gram(family, num_tasks, dtype)
+            jacobian = gramians.root(gram)
+            mean = jacobian.mean(0)
+            radius = C * np.linalg.norm(mean)
+
+            def value(
+                w: np.ndarray,
+                jacobian: np.ndarray = jacobian,
+                mean: np.ndarray = mean,
+                radius: float = radius,
+            ) -> float:
+                return w @ (jacobian @ mean) + radius * np.linalg.norm(jacobian.T @ w)
+
+            w = _solve("bent", gram)
+            unit = np.sum(mean**2)
+            tolerance = EXCESS[dtype] * max(unit, 0.1)
+            assert (w >= 0).all(), family
+            if num_tasks <= 3 or family in ("iid", "half_rank"):
+                best = gramians.bent(jacobian, C)
+                assert value(w) - value(best) <= tolerance, family
+            if num_tasks <= 3 or (num_tasks <= 10 and family in ("iid", "half_rank")):
+                slsqp = optimize.minimize(
+                    value,
+                    np.full(num_tasks, 1 / num_tasks),
+                    method="SLSQP",
+                    bounds=[(0, 1)] * num_tasks,
+                    constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+                    options={"ftol": 1e-12, "maxiter": 300},
+                )
+                assert value(w) - slsqp.fun <= tolerance, family
+
+
+@sizes
+@dtypes
+def test_cone_projection_is_nnls_s(num_tasks: int, dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        preference = np.full(num_tasks, 1 / num_tasks)
+        for family in _families(num_tasks):
+            gram = _gram(family, num_tasks, dtype)
+            jacobian = gramians.root(gram)
+            w = _solve("in_cone", gram)
+            assert (w >= preference - 1e-6).all(), family
+            best = gramians.in_cone(jacobian, preference)
+            assert _gap(jacobian, w, best) <= DIRECTION[dtype], family
+
+
+@sizes
+@dtypes
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 4.0])
+def test_power_equation_holds(num_tasks: int, dtype: str, alpha: float) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        solver = jax.jit(lambda g: power_equation(g, alpha))
+        tolerance = {"float32": 1e-3, "float64": 1e-9}[dtype]
+        for family in ("iid", "scales", "aligned", "conflict", "near_duplicates"):
+            gram = _gram(family, num_tasks, dtype)
+            w, residual = solver(jnp.asarray(gram))
+            w, exact = np.asarray(w, np.float64), gram.astype(np.float64)
+            assert (w > 0).all(), family
+            assert np.abs(exact @ w * w ** (1 / alpha) - 1).max() <= tolerance, family
+            assert residual <= tolerance, family
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3, 10])
+def test_power_equation_is_least_squares_s(num_tasks: int) -> None:
+    """The FairGrad authors' solver, from their starting point."""
+    with jax.enable_x64(True):
+        for family in ("iid", "aligned"):
+            gram = _gram(family, num_tasks, "float64")
+            theirs = optimize.least_squares(
+                lambda w, gram=gram: gram @ w - w**-0.5,
+                np.full(num_tasks, 1 / num_tasks),
+                bounds=(1e-9, np.inf),
+                xtol=1e-14,
+                ftol=1e-14,
+                gtol=1e-14,
+            )
+            np.testing.assert_allclose(_solve("power", gram), theirs.x, rtol=1e-5)
+
+
+@dtypes
+@pytest.mark.parametrize("num_tasks", [2, 3, 10])
+def test_power_equation_without_solution_says_so(num_tasks: int, dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        gram = jnp.asarray(_gram("zero_min_norm", num_tasks, dtype))
+        w, residual = jax.jit(power_equation)(gram)
+        assert residual > 0.3
+        assert jnp.isfinite(w).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("num_tasks", [3, 10])
+def test_vmap_changes_nothing(name: str, num_tasks: int) -> None:
+    with jax.enable_x64(True):
+        families = [f for f in gramians.FAMILIES if name != "power" or f in ("iid", "scales")]
+        grams = jnp.stack([jnp.asarray(_gram(f, num_tasks, "float64")) for f in families])
+        batched = _compiled(name, True)(grams)
+        for family, gram, w in zip(families, grams, batched, strict=True):
+            jacobian = gramians.root(np.asarray(gram))
+            # Of several optimal weights another may be found; the direction is unique.
+            assert _gap(jacobian, np.asarray(w), _solve(name, gram)) < 1e-6, family
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("num_tasks", [3, 10])
+@dtypes
+def test_absent_tasks_are_as_if_not_listed(name: str, num_tasks: int, dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        active = np.arange(num_tasks) % 3 != 1
+        masked = jax.jit(lambda g, a: SOLVERS[name](g, active=a))
+        for family in ("iid", "scales", "aligned", "conflict"):
+            gram = _gram(family, num_tasks, dtype)
+            w = np.asarray(masked(jnp.asarray(gram), jnp.asarray(active)), np.float64)
+            assert (w[~active] == 0).all(), family
+            reduced = gram[np.ix_(active, active)]
+            jacobian = gramians.root(reduced)
+            best = _solve(name, reduced)
+            assert _gap(jacobian, w[active], best) <= 10 * DIRECTION[dtype], family
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("num_tasks", [2, 10])
+@pytest.mark.parametrize("scale", [1e-16, 1e-6, 1e6, 1e16])
+def test_nothing_depends_on_absolute_size(name: str, num_tasks: int, scale: float) -> None:
+    gram = _gram("scales", num_tasks, "float32")
+    w, scaled = _solve(name, gram), _solve(name, gram * np.float32(scale))
+    if name == "power":  # G w = w ** (-1/2): w scales as the power -2/3
+        scaled = scaled * scale ** (2 / 3)
+    np.testing.assert_allclose(scaled, w, rtol=2e-3, atol=1e-6 * np.abs(w).max())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("num_tasks", [3, 10])
+def test_zero_and_broken_matrices_end(name: str, num_tasks: int) -> None:
+    """All zero: weights without NaN. NaN inside: the loops stop, whatever they return."""
+    zero = np.zeros((num_tasks, num_tasks), np.float32)
+    assert np.isfinite(_solve(name, zero)).all()
+    one_dead = _gram("iid", num_tasks, "float32")
+    one_dead[0], one_dead[:, 0] = 0, 0
+    assert np.isfinite(_solve(name, one_dead)).all()
+    _solve(name, np.full_like(zero, np.nan))
+
+
+def test_a_dead_task_stops_the_min_norm_point_only() -> None:
+    gram = _gram("iid", 10, "float32")
+    gram[3], gram[:, 3] = 0, 0
+    np.testing.assert_allclose(_solve("min_norm", gram), np.eye(10)[3], atol=1e-7)
+    w = _solve("power", gram)
+    assert w[3] == 0
+    kept = np.arange(10) != 3
+    np.testing.assert_allclose(w[kept], _solve("power", gram[np.ix_(kept, kept)]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_128_tasks(name: str) -> None:
+    gram = _gram("iid", 128, "float32")
+    jacobian = gramians.root(gram)
+    w = _solve(name, gram)
+    at = gram @ w
+    if name == "min_norm":
+        assert at.min() >= (1 - 1e-3) * (w @ at)
+    elif name == "in_cone":
+        assert at.min() >= -1e-5
+    elif name == "power":
+        np.testing.assert_allclose(at, w**-0.5, rtol=1e-4)
+    else:
+        mean = jacobian.mean(0)
+        d = mean + C * np.linalg.norm(mean) * (jacobian.T @ w) / np.linalg.norm(jacobian.T @ w)
+        worst = (jacobian @ d).min()  # strong duality: the worst task gains the dual value
+        dual = w @ (jacobian @ mean) + C * np.linalg.norm(mean) * np.linalg.norm(jacobian.T @ w)
+        assert worst >= dual * (1 - 1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 12])
+def test_solve_and_product(size: int) -> None:
+    """Both sides of the switch from written-out elimination to a library call."""
+    rng = np.random.default_rng(size)
+    half = rng.normal(size=(size, size))
+    matrix, rhs = half @ half.T + np.eye(size), rng.normal(size=(size, 2))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(
+            solve(jnp.asarray(matrix), jnp.asarray(rhs)), np.linalg.solve(matrix, rhs), rtol=1e-8
+        )
+        np.testing.assert_allclose(
+            product(jnp.asarray(matrix), jnp.asarray(rhs[:, 0])), matrix @ rhs[:, 0], rtol=1e-12
+        )
+
+
+@pytest.mark.parametrize("family", gramians.FAMILIES)
+def test_spectral_bound_bounds(family: str) -> None:
+    gram = _gram(family, 10, "float32")
+    largest = np.linalg.eigvalsh(gram.astype(np.float64)).max()
+    assert largest <= float(spectral_bound(jnp.asarray(gram))) * (1 + 1e-6) <= 10 * largest
