@@ -7,6 +7,7 @@ their Gram matrix, which would square the conditioning.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq, nnls
@@ -54,7 +55,7 @@ def cagrad(grads: Array, c: float = 0.4) -> Array:
         return float(np.linalg.norm(at(r) @ grads) - r)
 
     longest = np.linalg.norm(grads, axis=1).max()
-    r = brentq(excess, 0.0, 1.01 * longest, xtol=1e-14 * longest, rtol=1e-14)
+    r: Any = brentq(excess, 0.0, 1.01 * longest, xtol=1e-14 * longest, rtol=1e-14)
     w = at(r)
     share = np.full(len(grads), 1 / len(grads))
     return (share + radius * w / np.linalg.norm(w @ grads)) / (1 + c * c)
@@ -107,8 +108,8 @@ def imtl_g(grads: Array) -> Array:
     """Weights of sum 1 with equal projections on all unit gradients (pseudo-inverse)."""
     norms = np.linalg.norm(grads, axis=1)
     unit = grads / norms[:, None]
-    v = np.linalg.pinv(unit.T, rcond=1e-10) @ np.linalg.pinv(unit, rcond=1e-10) @ np.ones(len(grads))
-    v = v / norms
+    inverse = np.linalg.pinv(unit, rcond=1e-10)
+    v = inverse.T @ (inverse @ np.ones(len(grads))) / norms
     return v / v.sum()
 
 

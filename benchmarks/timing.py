@@ -141,11 +141,27 @@ def environment() -> dict[str, Any]:
 
 
 def device_slug() -> str:
-    """The device as a part of a file name: "cpu-2-cores", "nvidia-h100-80gb-hbm3-x1"."""
+    """The device as a part of a file name: "intel-xeon-2-cores", "nvidia-h100-80gb-hbm3-x1"."""
     if jax.default_backend() == "cpu":
-        return f"cpu-{cores()}-cores"
-    name = f"{jax.devices()[0].device_kind}-x{jax.device_count()}"
+        name = re.sub(r"\((R|TM|tm)\)|processor|\bcpu\b|@.*", " ", processor(), flags=re.IGNORECASE)
+        name = f"{name}-{cores()}-cores"
+    else:
+        name = f"{jax.devices()[0].device_kind}-x{jax.device_count()}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def busy() -> str | None:
+    """A warning when others use the machine, else None.
+
+    The load average counts processes of all users; half a core of it is forgiven.
+    """
+    load = os.getloadavg()[0]
+    if load < 0.5:
+        return None
+    return (
+        f"the load is {load:.1f} on {cores()} cores before the benchmark begins: times come out too"
+        " high, most for programs whose threads wait for each other"
+    )
 
 
 def write(

@@ -53,9 +53,11 @@ class Stepper:
     def __init__(self, model: str, num_tasks: int, batch_size: int, method: Method, backend: Any):
         system, data = models.build(model, num_tasks, batch_size)
         schedule = optax.constant_schedule(1e-3)
-        state, tx = init_state(
-            system, data, method, lambda owners: make_optimizer("adam", schedule, schedule, owners), 0
-        )
+
+        def make_tx(owners: Any) -> optax.GradientTransformation:
+            return make_optimizer("adam", schedule, schedule, owners)
+
+        state, tx = init_state(system, data, method, make_tx, seed=0)
         self._data = data._replace(resident=parallel.replicate(data.resident))
         self._state = parallel.replicate(state)
         self.step = parallel.DataParallel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from matplotlib.ticker import PercentFormatter
 from mtl_jax import figures
 from mtl_jax.engine.writers import read_metrics
 from mtl_jax.figures import COLOURS, GREY, MEAN, Section, Series
+
+FLAT_PART = "flat part h (the gradient at the task's perturbed point minus g)"
 
 
 class Log(NamedTuple):
@@ -37,7 +40,7 @@ class Log(NamedTuple):
 
     def over(self) -> str:
         """What a training point is, in words."""
-        return f"means over the last {self.window} steps" if self.window > 1 else "single steps"
+        return f"means over windows of {self.window} steps" if self.window > 1 else "single steps"
 
 
 def read(workdir: Path, tasks: tuple[str, ...], window: int, select: str, mode: str) -> Log:
@@ -174,52 +177,48 @@ def _pairs(count: int) -> str:
 
 
 def _weights(log: Log, folder: Path) -> Section | None:
-    return _two(
-        log,
-        folder,
-        ("weight", "Weights of the task gradients", "weight of g"),
-        ("flat_weight", "Weights of the flat parts", "weight of h"),
-        "Weights of the method",
-        "What the method multiplies each task's gradient g (and each flat part h, the gradient at"
-        " the perturbed point minus g) by before it adds them up",
-        "weights.png",
-        scale=False,
-    )
+    g = Quantity("weight", "Weights of the task gradients", "weight of g", "each task's gradient g")
+    h = Quantity("flat_weight", "Weights of the flat parts", "weight of h", f"each {FLAT_PART}")
+    text = "What the method multiplies {} by before it adds them up"
+    return _quantities(log, folder, (g, h), "Weights of the method", text, "weights.png", False)
 
 
 def _norms(log: Log, folder: Path) -> Section | None:
-    return _two(
-        log,
-        folder,
-        ("grad_norm", "Task gradients", "norm of g"),
-        ("flat_norm", "Flat parts", "norm of h"),
-        "Gradient norms",
-        "Euclidean norms over the shared parameters of each task's gradient g (and of its flat"
-        " part h)",
-        "norms.png",
-        scale=True,
-    )
+    g = Quantity("grad_norm", "Task gradients", "norm of g", "each task's gradient g")
+    h = Quantity("flat_norm", "Flat parts", "norm of h", f"each {FLAT_PART}")
+    text = "Euclidean norms, over the shared parameters, of {}"
+    return _quantities(log, folder, (g, h), "Gradient norms", text, "norms.png", True)
 
 
-def _two(
+class Quantity(NamedTuple):
+    """Something logged of every task: its name there, on a panel, on its axis and in the text."""
+
+    name: str
+    title: str
+    label: str
+    words: str
+
+
+def _quantities(
     log: Log,
     folder: Path,
-    first: tuple[str, str, str],
-    second: tuple[str, str, str],
+    wanted: Sequence[Quantity],
     title: str,
     text: str,
     file: str,
     scale: bool,
 ) -> Section | None:
-    """A panel for each of two quantities (name, title, label), as far as they were logged."""
-    panels = []
-    for name, heading, label in (first, second):
-        if series := log.of(name):
-            draw = lambda ax, series=series: figures.per_task(ax, series)  # noqa: E731
-            panels.append(Panel(draw, heading, label, scale))
+    """A panel for each quantity that was logged; `scale` allows a logarithmic axis."""
+    panels, words = [], []
+    for quantity in wanted:
+        if series := log.of(quantity.name):
+            draw = functools.partial(figures.per_task, series=series)
+            panels.append(Panel(draw, quantity.title, quantity.label, scale))
+            words.append(quantity.words)
     if not panels:
         return None
-    return Section(title, f"{text}; {log.over()}.", [_figure(log, panels, folder / file)])
+    said = f"{text.format(', and '.join(words))}; {log.over()}."
+    return Section(title, said, [_figure(log, panels, folder / file)])
 
 
 def _gap(log: Log, folder: Path) -> Section | None:
@@ -248,21 +247,19 @@ def _time(log: Log, folder: Path) -> Section | None:
     if pace is None or not np.isfinite(pace.values).any():
         return None
     speed, compiling = log.series.get("examples_per_second"), log.series.get("compile_seconds")
-    waiting = log.series.get("wait_share")
-    median = float(np.nanmedian(pace.values))
 
     def draw(ax: Axes) -> None:
         ax.plot(*pace, color=COLOURS[0])
-        ax.axhline(median, color=GREY, lw=0.8, ls="--", label=f"median {median:.3g} ms")
         ax.set_ylim(0, 1.3 * float(np.nanmax(pace.values)))
 
-    facts = [f"A step takes {median:.3g} ms (median of {len(pace.values)} windows)"]
+    text = f"A training step takes {pace.values[-1]:.3g} ms"
     if speed is not None:
-        facts.append(f"{np.nanmedian(speed.values):,.0f} examples/s")
-    if waiting is not None:
-        facts.append(f"{100 * np.nanmean(waiting.values):.1f} % of it waiting for data")
-    text = ", ".join(facts) + "; evaluations and checkpoints are not counted."
+        text += f", {speed.values[-1]:,.0f} examples/s"
+    text += (
+        ": the median of the steady steps since the process started, with data loading and without"
+        " evaluations and checkpoints."
+    )
     if compiling is not None and compiling.values[-1] > 0:
         text += f" Compiling the step took {compiling.values[-1]:.1f} s more, once."
-    panel = Panel(draw, "Time of a training step", "ms per step")
+    panel = Panel(draw, "Time of a training step", "ms per step, median so far", legend=False)
     return Section("Throughput", text, [_figure(log, [panel], folder / "time.png")])

@@ -73,9 +73,17 @@ def header(
         facts["Versions"] = ", ".join(f"{k} {v}" for k, v in last["packages"].items() if v)
         facts["Git commit"] = last["git_commit"] or "unknown"
         times = len(starts)
-        facts["Started"] = starts[0]["date"] + (f", {times - 1} times resumed" if times > 1 else "")
-        facts["Command"] = f"`python -m mtl_jax.train {shlex.join(last['argv'][1:])}`"
+        again = f", {times} starts in all" if times > 1 else ""
+        facts["First start"] = starts[0]["date"] + again
+        facts["Command"] = f"`{_command(last['argv'])}`"
     return facts
+
+
+def _command(argv: Sequence[str]) -> str:
+    """The command line that started a process, without the path of this package in it."""
+    if argv and argv[0].endswith("train.py"):
+        return f"python -m mtl_jax.train {shlex.join(argv[1:])}"
+    return shlex.join(argv)
 
 
 def training_seconds(

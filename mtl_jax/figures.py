@@ -35,7 +35,8 @@ STYLE = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -70,7 +71,7 @@ class Series(NamedTuple):
 
 @contextlib.contextmanager
 def canvas(
-    path: Path, rows: int = 1, columns: int = 1, height: float = 2.7
+    path: Path, rows: int = 1, columns: int = 1, height: float = 2.7, *, placed: bool = False
 ) -> Iterator[tuple[Figure, np.ndarray]]:
     """Gives an empty figure of page width in the common style, and writes it as PNG on the way out.
 
@@ -79,12 +80,13 @@ def canvas(
       rows: of axes.
       columns: of axes.
       height: of the figure, in inches.
+      placed: the caller places the axes; else they make room for what is written around them.
 
     Yields:
       The figure and its axes [rows, columns].
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout=None if placed else "constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without the version of the library, so that equal figures are equal files.

@@ -44,6 +44,7 @@ code {
   font: 0.86em ui-monospace, Menlo, Consolas, monospace; background: #f4f4f4;
   padding: 0.1em 0.3em;
 }
+code span { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.92rem; }
 th, td {
@@ -53,7 +54,7 @@ th, td {
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #888; font-weight: 600; }
 tr.mean td { font-weight: 600; border-bottom: 1px solid #888; }
-table.wide td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
+table.wide th, table.wide td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 img { max-width: 100%; height: auto; display: block; margin: 0.6rem 0; }
 footer { margin-top: 3rem; color: #666; font-size: 0.85rem; }
 @media print {
@@ -62,6 +63,8 @@ footer { margin-top: 3rem; color: #666; font-size: 0.85rem; }
   nav { display: none; }
   section { break-inside: avoid; }
   h2 { break-after: avoid; margin-top: 1.2rem; }
+  table.wide { font-size: 8pt; }
+  table.wide th, table.wide td { padding-top: 0; padding-bottom: 0; }
 }
 """
 
@@ -84,7 +87,7 @@ def render(
       parts: what follows, in order.
       footer: last line.
     """
-    links = "".join(f'<a href="#{_anchor(p.title)}">{_text(p.title)}</a>' for p in parts)
+    links = " ".join(f'<a href="#{_anchor(p.title)}">{_text(p.title)}</a>' for p in parts)
     rows = "".join(
         f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items()
     )
@@ -138,5 +141,9 @@ def _anchor(title: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Escapes plain text; `x` becomes code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    """Escapes plain text; `x` becomes code, broken over lines between its words only."""
+
+    def code(match: re.Match[str]) -> str:
+        return f"<code>{' '.join(f'<span>{word}</span>' for word in match[1].split())}</code>"
+
+    return re.sub(r"`([^`]+)`", code, html.escape(text))

@@ -29,7 +29,6 @@ from mtl_jax.figures import Section, pretty
 
 ORDER = ("accuracy", "nll", "brier", "ece")
 NAMES = {"nll": "NLL (nats)", "brier": "Brier", "ece": "ECE"}
-CHECKPOINTS = {"best": "Result: selected checkpoint", "last": "Result: last checkpoint"}
 
 
 def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
@@ -54,8 +53,6 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
     tasks = run.system.task_names if run else _logged_tasks(workdir)
     settings = config.train
     log = curves.read(workdir, tasks, settings.log_every, settings.select, settings.select_mode)
-    metric = settings.select.rpartition("/")[2]
-    drawn = curves.sections(log, metric, folder)
 
     parts: list[Section | page.Table] = []
     total = run.total_steps if run else None
@@ -65,7 +62,9 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
         parts += _so_far(log)
     else:
         counts = _example_counts(run) if run else {}
-        parts += [_result(results, tasks, which, counts, config) for which in CHECKPOINTS]
+        log = log._replace(selected=results.get("best/step", log.selected))
+        parts += _results(results, tasks, counts, settings)
+    drawn = curves.sections(log, settings.select.rpartition("/")[2], folder)
     parts += _take(drawn, "learning")
     if run and "best" in states:
         system = configs.system_module(config.system)
@@ -78,7 +77,7 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
 
     facts = header(config, run, read_metrics(workdir), starts)
     html = page.render(
-        pretty(config.name),
+        config.name,
         f"{_tasks_in_words(tasks)}. {method_in_words(config)}.",
         facts,
         notes,
@@ -161,12 +160,32 @@ def _example_counts(run: runs.Run) -> dict[str, int]:
     }
 
 
+def _results(
+    results: Mapping[str, float],
+    tasks: Sequence[str],
+    counts: Mapping[str, int],
+    settings: configs.TrainConfig,
+) -> list[page.Table]:
+    """The tables of the selected and of the last checkpoint; one where they are the same."""
+    order = "highest" if settings.select_mode == "max" else "lowest"
+    rule = f"the {order} {settings.select} of all evaluations"
+    if results.get("best/step") == results.get("last/step"):
+        return [
+            _result(results, tasks, "last", counts, "Result", f"{rule} and the last checkpoint")
+        ]
+    return [
+        _result(results, tasks, "best", counts, "Result: selected checkpoint", rule),
+        _result(results, tasks, "last", counts, "Result: last checkpoint", "the end of the run"),
+    ]
+
+
 def _result(
     results: Mapping[str, float],
     tasks: Sequence[str],
     which: str,
     counts: Mapping[str, int],
-    config: configs.ExperimentConfig,
+    title: str,
+    rule: str,
 ) -> page.Table:
     """The table of one checkpoint: a row for each split and task, and for their mean."""
     mine = {
@@ -184,10 +203,8 @@ def _result(
             if any(cells) and (task or len(tasks) > 1):
                 rows.append([f"{split}, {pretty(task or 'mean')}", *cells])
     sizes = ", ".join(f"{split} {counts[split]:,} examples" for split in splits if split in counts)
-    rule = f"best {config.train.select} of all evaluations ({config.train.select_mode}imum)"
-    text = f"Step {int(mine.get('step', 0)):,}" + (f", the {rule}" if which == "best" else "")
-    text += f"; {sizes}." if sizes else "."
-    return page.Table(CHECKPOINTS[which], text, ["", *(_head(m) for m in metrics)], rows)
+    text = f"Step {int(mine.get('step', 0)):,}, {rule}" + (f"; {sizes}." if sizes else ".")
+    return page.Table(title, text, ["", *(_head(m) for m in metrics)], rows)
 
 
 def _so_far(log: curves.Log) -> list[page.Table]:
@@ -198,7 +215,10 @@ def _so_far(log: curves.Log) -> list[page.Table]:
     metrics = _metrics(name.split("/")[-1] for name in names)
     rows = []
     last = int(log.series[names[0]].steps[-1])
-    for step, label in dict.fromkeys(((log.selected, "best"), (last, "last"))):
+    shown = (
+        {last: "best and last"} if log.selected == last else {log.selected: "best", last: "last"}
+    )
+    for step, label in shown.items():
         for task in (*log.tasks, None):
             prefix = f"validation/{task}/" if task else "validation/"
             cells = [_format(m, _at(log, prefix + m, step)) for m in metrics]

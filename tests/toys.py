@@ -48,7 +48,7 @@ def _trunk(params: dict, state: Any, batch: dict, key: Any, train: bool) -> tupl
     return jnp.tanh(batch["x"] @ params["trunk"]["w"]), state
 
 
-def _metrics(features: Any, task_loss: Any, rows: Any, num_tasks: int) -> Any:
+def metrics_of(features: Any, task_loss: Any, rows: Any, num_tasks: int) -> Any:
     def metrics(params: dict, state: Any, batch: dict) -> dict:
         z, _ = features(params, state, batch, None, False)
         sums = [task_loss(rows(params, t), z, batch, t) for t in range(num_tasks)]
@@ -61,7 +61,7 @@ def _system(
     init: Any, features: Any, task_loss: Any, owner: Any, num_tasks: int, rows: Any
 ) -> System:
     names = tuple(f"task{t}" for t in range(num_tasks))
-    metrics = _metrics(features, task_loss, rows, num_tasks)
+    metrics = metrics_of(features, task_loss, rows, num_tasks)
     return System(names, init, features, task_loss, owner, metrics)
 
 
@@ -83,6 +83,11 @@ def heads(num_tasks: int = 3) -> Toy:
     return Toy(system, _batch(num_tasks))
 
 
+def head_row(params: dict, t: int) -> dict:
+    """The parameters as `task_loss` sees them for task t: stacked heads cut to their row."""
+    return {**params, "heads": {"w": params["heads"]["w"][t]}}
+
+
 def stacked(num_tasks: int = 3) -> Toy:
     """The heads of `heads` in one array of T rows: the same numbers."""
 
@@ -97,10 +102,7 @@ def stacked(num_tasks: int = 3) -> Toy:
     def owner(path: tuple[str, ...]) -> Any:
         return "stacked" if path[0] == "heads" else "shared"
 
-    def rows(params: dict, t: int) -> dict:
-        return {"trunk": params["trunk"], "heads": {"w": params["heads"]["w"][t]}}
-
-    return Toy(_system(init, _trunk, task_loss, owner, num_tasks, rows), _batch(num_tasks))
+    return Toy(_system(init, _trunk, task_loss, owner, num_tasks, head_row), _batch(num_tasks))
 
 
 def axis(num_tasks: int = 3) -> Toy:
@@ -139,10 +141,7 @@ def table(num_tasks: int = 3) -> Toy:
     def task_loss(params: dict, z: Any, batch: dict, t: Any) -> tuple:
         return _squared((z @ params["heads"]["w"])[:, 0], batch, t, mask=True)
 
-    def rows(params: dict, t: int) -> dict:
-        return {**params, "heads": {"w": params["heads"]["w"][t]}}
-
-    system = _system(init, features, task_loss, plain.system.owner, num_tasks, rows)
+    system = _system(init, features, task_loss, plain.system.owner, num_tasks, head_row)
     return Toy(system, _batch(num_tasks))
 
 

@@ -48,7 +48,7 @@ def _to_stderr(line: str) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run; a context manager, because leaving it waits for the last save.
 
     Reading never changes the folder, so a run can be evaluated while it trains. In a run of
     several processes all of them make the object and call `save` and `restore`; the disk is read

@@ -55,8 +55,9 @@ def gram_aggregator(
     the mean of its active diagonal, so that no method depends on the size of the gradients beyond
     its degree. After it: the weights are brought back to that size (exactly: scaling J by s scales
     w by s ** (degree - 1)), clipped, and zeroed for absent tasks. When all active gradients are
-    exactly 0 the direction is 0 and the state stays as it was. A gradient that is not finite gives
-    a direction that is not finite: a training loop must be able to see it.
+    exactly 0 the direction is 0 and the state stays as it was. A Gram matrix that is not finite
+    (a NaN gradient, or one beyond 1e19 in float32) gives a direction of NaN: a training loop must be
+    able to see it.
 
     Args:
       weights_fn: see `GramWeights`.
@@ -86,7 +87,7 @@ def gram_aggregator(
         raw: Array, state: Tree, losses: Array, active: Array, key: Array
     ) -> tuple[Array, Tree]:
         size = jnp.where(active, jnp.diag(raw), 0).sum() / jnp.maximum(active.sum(), 1)
-        some = size != 0
+        some, finite = size != 0, jnp.isfinite(raw).all()
         unit = jnp.where(some, raw / jnp.where(some, size, 1), 0)
         weights, new_state = weights_fn(unit, state, losses=losses, active=active, key=key)
         factor = jnp.where(some, size, 1) ** ((degree - 1) / 2)
@@ -95,7 +96,10 @@ def gram_aggregator(
             length = jnp.sqrt(size * jnp.maximum(weights @ (unit @ weights), 0)) * factor
             factor = factor * jnp.minimum(1, max_norm / jnp.where(length > 0, length, max_norm))
         weights = jnp.where(active & some, factor * weights, 0)
-        new_state = jax.tree.map(lambda old, new: jnp.where(some, new, old), state, new_state)
+        # The solvers end on whatever they are given; a gradient that is not finite must be seen.
+        weights = jnp.where(finite, weights, jnp.nan)
+        keep = some & finite
+        new_state = jax.tree.map(lambda old, new: jnp.where(keep, new, old), state, new_state)
         return weights, new_state
 
     def update(

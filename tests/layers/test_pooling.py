@@ -54,16 +54,27 @@ def image(hw: tuple[int, int], ties: bool) -> np.ndarray:
     return rng.normal(size=(2, *hw, 3))
 
 
+def pooled_and_routed(pool: object, x: np.ndarray, g: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """The pooled image, and the gradient that g sends to x."""
+
+    @jax.jit
+    def run(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, pull = jax.vjp(pool, x)
+        return y, pull(g)[0]
+
+    return run(x, g)
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("hw", "window", "strides", "padding"), CASES)
 def test_value_and_gradient(hw, window, strides, padding, ties) -> None:
     with jax.enable_x64(True):
         x = image(hw, ties)
-        y, pull = jax.vjp(lambda x: max_pool(x, window, strides, padding), x)
-        g = np.random.default_rng(1).normal(size=y.shape)
+        g = np.random.default_rng(1).normal(size=loop(x, None, window, strides, padding)[0].shape)
         want, want_dx = loop(x, g, window, strides, padding)
+        y, dx = pooled_and_routed(lambda x: max_pool(x, window, strides, padding), x, g)
         np.testing.assert_array_equal(y, want)
-        np.testing.assert_allclose(pull(jnp.asarray(g))[0], want_dx, rtol=1e-14, atol=1e-14)
+        np.testing.assert_allclose(dx, want_dx, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize(("hw", "window", "strides", "padding"), CASES)
@@ -75,10 +86,14 @@ def test_the_plain_form_agrees(hw, window, strides, padding) -> None:
         steps = size if strides is None else strides
         steps = (steps, steps) if isinstance(steps, int) else steps
         pads = ((padding, padding), (padding, padding))
-        y, pull = jax.vjp(lambda x: _pool_by_windows(x, window=size, strides=steps, pads=pads), x)
         want, want_dx = loop(x, None, window, strides, padding)
+        y, dx = pooled_and_routed(
+            lambda x: _pool_by_windows(x, window=size, strides=steps, pads=pads),
+            x,
+            np.ones_like(want),
+        )
         np.testing.assert_array_equal(y, want)
-        np.testing.assert_array_equal(pull(jnp.ones_like(y))[0], want_dx)
+        np.testing.assert_array_equal(dx, want_dx)
 
 
 def test_accelerators_get_reduce_window() -> None:
@@ -96,6 +111,7 @@ def test_transformations() -> None:
     with jax.enable_x64(True):
         x = np.stack([image((9, 8), ties) for ties in (False, True, False)])
 
+        @jax.jit
         def grad(x: jax.Array) -> jax.Array:
             return jax.grad(lambda x: jnp.sum(max_pool(x, 3, 2, 1) ** 3))(x)
 
@@ -103,7 +119,7 @@ def test_transformations() -> None:
         np.testing.assert_allclose(jax.jit(jax.vmap(grad))(x), one_by_one, rtol=1e-14)
         np.testing.assert_allclose(jax.jit(lambda x: lax.map(grad, x))(x), one_by_one, rtol=1e-14)
         # A second derivative: the pooled value enters as 3 y^2 at the winner, so its own as 6 y.
-        second = jax.grad(lambda x: grad(x).sum())(x[0])
+        second = jax.jit(jax.grad(lambda x: grad(x).sum()))(x[0])
         y, _ = loop(x[0], None, 3, 2, 1)
         np.testing.assert_allclose(second, loop(x[0], 6 * y, 3, 2, 1)[1], rtol=1e-13)
 

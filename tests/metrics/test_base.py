@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from mtl_jax.metrics.base import Mean, accumulate, compute, mean, merge, unstack
 
-
 ROWS = st.lists(st.tuples(st.floats(-1e3, 1e3), st.booleans()), min_size=1, max_size=8)
 
 

@@ -232,21 +232,34 @@ def draw_examples(
     found: Predictions, names: Mapping[str, Sequence[str]], chosen: Sequence[int], path: Path
 ) -> Path:
     """Draws examples with a line below each for every task, mistakes in colour."""
-    tasks = found.label.shape[1]
     columns = 6
     rows = max(-(-len(chosen) // columns), 1)
-    height = rows * (1.25 + 0.17 * min(tasks, MAX_LINES))
-    with figures.canvas(path, rows, columns, height) as (_, axes):
+    size = 7.0 / (6 + 5 * 0.08)  # inches a side
+    text = 0.12 + 0.145 * min(found.label.shape[1], MAX_LINES)
+    height = rows * (size + text)
+    small = any(names.values())  # Words need more room than digits.
+    # Placed by hand: what is written below an image must not change its size.
+    with figures.canvas(path, rows, columns, height, placed=True) as (figure, axes):
+        room = {"wspace": 0.08, "hspace": text / size, "bottom": text / height, "top": 1.0}
+        figure.subplots_adjust(left=0.1 / 7.2, right=7.1 / 7.2, **room)
         for ax in axes.flat:
             ax.axis("off")
         for ax, n in zip(axes.flat, chosen, strict=False):
             image = found.image[n]
             grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.shape[-1] == 1 else {}
             ax.imshow(np.clip(image, 0, 255).astype(np.uint8).squeeze(), **grey)
-            for line, (text, mistake) in enumerate(_lines(found, names, n)):
-                style = {"color": MISTAKE, "weight": "bold"} if mistake else {"color": MEAN}
-                place = {"transform": ax.transAxes, "ha": "center", "va": "top", "fontsize": 7.5}
-                ax.text(0.5, -0.05 - 0.145 * line, text, **place, **style)
+            for line, (said, mistake) in enumerate(_lines(found, names, n)):
+                ax.text(
+                    0.5,
+                    -(0.04 + 0.145 * line) / size,
+                    said,
+                    transform=ax.transAxes,
+                    ha="center",
+                    va="top",
+                    fontsize=6.5 if small else 8,
+                    color=MISTAKE if mistake else MEAN,
+                    weight="bold" if mistake and not small else "normal",
+                )
     return path
 
 
@@ -267,7 +280,9 @@ def _lines(
         task = known[t] if known[t] else [str(c) for c in range(found.probability.shape[-1])]
         mistake = bool(found.wrong[n, t])
         what = f"{task[label]} \u2192 {task[said]}" if mistake else task[said]
-        lines.append((f"{what}  {100 * found.confidence[n, t]:.1f} %", mistake))
+        percent = 100 * found.confidence[n, t]
+        sure = ">99" if percent >= 99.5 else f"{percent:.0f}"
+        lines.append((f"{what}  {sure} %", mistake))
     if tasks > MAX_LINES:
         right = int((found.known[n] & ~found.wrong[n]).sum())
         lines.append((f"{right} of {int(found.known[n].sum())} right", False))

@@ -147,14 +147,19 @@ def test_resnet_is_torchvisions(stem, side) -> None:
 def test_resnet_starts_from_torchvisions_distributions() -> None:
     trunk = resnet.resnet18_multimnist()
     x = jnp.zeros((1, 36, 36, 1))
-    params = jax.jit(lambda: trunk.init(jax.random.key(0), x, False))()["params"]
-    block = params["BasicBlock_2"]
-    for conv, fan_out in ((params["Conv_0"], 49 * 64), (block["Conv_0"], 9 * 128)):
+
+    @jax.jit
+    def some_parameters() -> tuple[dict, dict, dict]:
+        params = trunk.init(jax.random.key(0), x, False)["params"]
+        return params["Conv_0"], params["BasicBlock_2"]["Conv_0"], params["Dense_0"]
+
+    stem, inner, dense = some_parameters()
+    for conv, fan_out in ((stem, 49 * 64), (inner, 9 * 128)):
         assert float(conv["kernel"].std()) == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
         assert set(conv) == {"kernel"}
     limit = 1 / math.sqrt(512)
-    assert 0.9 * limit < float(jnp.abs(params["Dense_0"]["kernel"]).max()) <= limit
-    assert 0.5 * limit < float(jnp.abs(params["Dense_0"]["bias"]).max()) <= limit
+    assert 0.9 * limit < float(jnp.abs(dense["kernel"]).max()) <= limit
+    assert 0.5 * limit < float(jnp.abs(dense["bias"]).max()) <= limit
 
 
 def test_unknown_stem() -> None:

@@ -1,0 +1,248 @@
+"""All benchmarks of this device, and the README's table of all devices: `make bench`.
+
+    python -m benchmarks.run                       # short form, under five minutes on two cores
+    python -m benchmarks.run --full                # everything, most of an hour there
+    python -m benchmarks.run --only solvers        # a part
+    python -m benchmarks.run --table-only          # only write the README's table again
+
+Writes `benchmarks/results/<benchmark>-<device>.json`; the comparison with torch is
+`python -m benchmarks.versus_torchjd`. The table takes whatever files are in that folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import dispatch, models, solvers, task_grads, timing, train_step
+from mtl_jax.errors import UserError, did_you_mean, run_command
+from mtl_jax.tables import markdown, write_between
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BENCHMARKS: dict[str, Callable[[bool], list[dict[str, Any]]]] = {
+    "train_step": train_step.run,
+    "task_grads": task_grads.run,
+    "solvers": solvers.run,
+    "dispatch": dispatch.run,
+}
+Result = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+def label(environment: Mapping[str, Any]) -> str:
+    """A device in a table cell."""
+    if environment["backend"] == "cpu":
+        name = environment["processor"].replace("(R)", "").replace("(TM)", "")
+        return f"CPU, {' '.join(name.split())}, {environment['cores']} cores"
+    return f"{environment['device_count']} x {environment['device_kind']}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _groups(rows: Iterable[Row], *keys: str) -> dict[tuple, list[Row]]:
+    out: dict[tuple, list[Row]] = {}
+    for row in rows:
+        out.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return out
+
+
+def train_step_table(results: Sequence[Result]) -> str:
+    """Times of whole steps; behind each the ratio to LS, and that ratio / the counted floor."""
+    lines = []
+    for result in results:
+        rows = [row for row in result["rows"] if row["backend"] == "pmap"]
+        for (model, tasks, batch), group in _groups(rows, "model", "tasks", "batch").items():
+            by = {row["method"]: row for row in group}
+            cells = []
+            for method in train_step.METHODS:
+                if method not in by:
+                    cells.append("-")
+                    continue
+                row = by[method]
+                ratio = (
+                    "" if method == "ls" else f" ({row['over_ls']:.2f}, {row['over_floor']:.2f})"
+                )
+                cells.append(f"{_number(row['median_ms'])}{ratio}")
+            best = by.get("fs_cagrad", group[-1])
+            lines.append(
+                [label(result["environment"]), models.NAMES[model], tasks, batch, *cells]
+                + [f"{best['examples_per_second']:.0f}"]
+            )
+    columns = ["device", "model", "T", "batch", *train_step.NAMES.values(), "examples/s, FS"]
+    return markdown(columns, lines)
+
+
+def task_grads_table(results: Sequence[Result]) -> str:
+    """Ratio to the counted floor, strategy by strategy."""
+    lines = []
+    for result in results:
+        for (model, tasks, batch), group in _groups(
+            result["rows"], "model", "tasks", "batch"
+        ).items():
+            by = {(row["pass"], row["strategy"]): row for row in group}
+            cells = [label(result["environment"]), models.NAMES[model], tasks, batch]
+            cells.append(_number(by["sum", "-"]["median_ms"]))
+            for name in ("first", "fs"):
+                found = [by.get((name, how)) for how in task_grads.STRATEGIES]
+                cells.append(
+                    " / ".join("-" if row is None else f"{row['over_floor']:.2f}" for row in found)
+                )
+            found = [by.get(("fs", how)) for how in task_grads.STRATEGIES]
+            for field in ("compile_seconds", "temp_mb"):
+                cells.append(
+                    " / ".join("-" if row is None else _number(row[field]) for row in found)
+                )
+            lines.append(cells)
+    how = " / ".join(task_grads.STRATEGIES)
+    columns = ["device", "model", "T", "batch", "sum step, ms", f"gradients: {how}", f"FS: {how}"]
+    return markdown([*columns, "FS compile, s", "FS temporary, MB"], lines)
+
+
+def solvers_table(results: Sequence[Result]) -> str:
+    """Microseconds by number of tasks, and the errors."""
+    lines = []
+    for result in results:
+        sizes = [t for t in (2, 10, 40, 128) if any(row["tasks"] == t for row in result["rows"])]
+        for (solver,), group in _groups(result["rows"], "solver").items():
+            times = {row["tasks"]: row for row in group}
+            typical = max(row["median_error"] for row in group)
+            worst = max(group, key=lambda row: row["worst_error"])
+            lines.append(
+                [label(result["environment"]), solver]
+                + [" / ".join(_number(times[t]["median_us"]) for t in sizes)]
+                + [" / ".join(map(str, sizes)), f"{typical:.0e}"]
+                + [f"{worst['worst_error']:.0e} ({worst['worst_family']}, T = {worst['tasks']})"]
+            )
+    return markdown(["device", "weights", "us", "at T", "error", "worst error"], lines)
+
+
+def dispatch_table(results: Sequence[Result]) -> str:
+    """Microseconds of a call."""
+    lines = [
+        [label(result["environment"]), row["leaves"], row["call"], f"{row['median_us']:.0f}"]
+        for result in results
+        for row in result["rows"]
+    ]
+    return markdown(["device", "arrays in the state", "call", "us"], lines)
+
+
+def versus_table(results: Sequence[Result]) -> str:
+    """Milliseconds JAX / torch, and the ratio."""
+    names: list[str] = []
+    for result in results:
+        names += [row["what"] for row in result["rows"] if row["what"] not in names]
+    lines = []
+    for result in results:
+        for (model, tasks, batch), group in _groups(
+            result["rows"], "model", "tasks", "batch"
+        ).items():
+            by = {row["what"]: row for row in group}
+            cells = [
+                f"{_number(by[name]['jax_ms'])} / {_number(by[name]['torch_ms'])}"
+                f" = {by[name]['ratio']:.2f}"
+                if name in by
+                else "-"
+                for name in names
+            ]
+            device = label(result["environment"])
+            lines.append([device, models.NAMES[model], tasks, batch, *cells])
+    return markdown(["device", "model", "T", "batch", *names], lines)
+
+
+TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
+    "train_step": (
+        "The whole training step, host batch to new parameters, in ms; in brackets the ratio to LS"
+        " of the same run, and that ratio over the counted floor (per-task gradients cost"
+        " (1 + 2T) / 3 plain steps, flat regions (1 + 5T) / 3).",
+        train_step_table,
+    ),
+    "task_grads": (
+        "Gradients alone: time over the counted floor, by strategy (1 is a step in which nothing"
+        " but the counted passes takes time; below it are parts that the floor counts too high).",
+        task_grads_table,
+    ),
+    "versus_torchjd": (
+        "Against torch and torchjd in one run on the same cores, parameters and batch: JAX ms /"
+        " torch ms = ratio (below 1 JAX is faster). Up to the gradient, no optimiser; PCGrad,"
+        " UPGrad and MGDA by torchjd, the rest in eager torch.",
+        versus_table,
+    ),
+    "solvers": (
+        "Weights of an aggregator from its T x T Gram matrix in float32, and the relative error of"
+        " the direction against float64 references: the median over five families of gradients"
+        " (worst T), and the worst of all.",
+        solvers_table,
+    ),
+    "dispatch": (
+        "One call of a step without arithmetic, in microseconds.",
+        dispatch_table,
+    ),
+}
+
+
+def tables(results: Sequence[Result]) -> str:
+    """What stands between the README's markers."""
+    if not results:
+        return "No results yet: run `make bench`."
+    parts = []
+    for name, (caption, make) in TABLES.items():
+        mine = [result for result in results if result["benchmark"] == name]
+        if mine:
+            parts += [caption, make(mine)]
+    parts.append(_notes(results))
+    return "\n\n".join(parts)
+
+
+def _notes(results: Sequence[Result]) -> str:
+    lines = []
+    for result in results:
+        env = result["environment"]
+        versions = f"jax {env['packages']['jax']}, jaxlib {env['packages']['jaxlib']}"
+        if "torch" in env:
+            versions += (
+                f", torch {env['torch']['torch']}, torchjd {env['torch']['torchjd']},"
+                f" {env['threads']} threads each"
+            )
+        lines.append(
+            f"- `{result['benchmark']}`, {label(env)}: {env['date'][:10]}, {versions},"
+            f" Python {env['python']}; load before and after {env['load_average'][0]:g},"
+            f" {env['load_average_after'][0]:g}{'' if result['full'] else '; short form'}."
+        )
+    return "\n".join(
+        ["Times are medians over rounds in which all that is compared takes turns.", "", *lines]
+    )
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser("python -m benchmarks.run", allow_abbrev=False)
+    parser.add_argument("--full", action="store_true", help="every strategy and size")
+    parser.add_argument("--only", default="", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--table-only", action="store_true", help="run nothing")
+    args = parser.parse_args(argv)
+    chosen = [name for name in args.only.split(",") if name] or list(BENCHMARKS)
+    for name in chosen:
+        if name not in BENCHMARKS:
+            raise UserError(f"unknown benchmark {name!r}; {did_you_mean(name, BENCHMARKS)}")
+    if not args.table_only:
+        timing.without_compile_cache()
+        if warning := timing.busy():
+            print(f"warning: {warning}")
+        for name in chosen:
+            began, before = time.perf_counter(), timing.environment()
+            print(f"\n{name}", flush=True)
+            rows = BENCHMARKS[name](args.full)
+            path = timing.write(name, rows, before, full=args.full)
+            print(f"{path.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    write_between(README, BEGIN, END, tables(timing.read_results()))
+    print(f"the table in {README.name} is written")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,497 @@
+"""One test for every row of the table: what holds for all methods, and what each promises."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_jax.methods.base import Aggregator, Info, LossWeighting
+from mtl_jax.methods.gram import gram
+from mtl_jax.methods.prenormalise import prenormalise
+from mtl_jax.methods.table import METHODS, make
+
+KEY = jax.random.key(3)
+WIDTH = 11
+# Beside the defaults of every row: every other branch of a factory.
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "pcgrad": ({"reduction": "mean"},),
+    "cagrad": ({"rescale": 0}, {"rescale": 2, "c": 0.9}, {"c": 0.0}),
+    "nash_mtl": ({"max_norm": 0.0}, {"update_every": 3}),
+    "fairgrad": ({"max_norm": 0.0}, {"alpha": 0.5, "max_norm": 0.0, "reduction": "mean"}),
+    "upgrad": ({"reduction": "sum"},),
+    "aligned_mtl": ({"scale": "median"}, {"scale": "rmse", "reduction": "mean"}),
+    "linear_scalarization": ({"reduction": "sum"},),
+    "uncertainty": ({"init": -0.5},),
+    "dwa": ({"window": 2},),
+    "scale_invariant": ({"reduction": "mean"},),
+}
+
+
+class Case(NamedTuple):
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+    how: str = "none"
+
+    def __str__(self) -> str:
+        text = ",".join(f"{key}={value}" for key, value in self.options)
+        return f"{self.name}({text})" + ("" if self.how == "none" else f"/{self.how}")
+
+
+def _cases(kind: str) -> list[Case]:
+    out = []
+    for name, row in METHODS.items():
+        if row.kind == kind:
+            all_options = ({}, *VARIANTS.get(name, ()))
+            out += [Case(name, tuple(options.items())) for options in all_options]
+    if kind == "aggregator":
+        out += [Case("mgda", (), how) for how in ("l2", "loss", "loss+")]
+        out += [Case("upgrad", (), "l2")]
+    return out
+
+
+aggregators = pytest.mark.parametrize("case", _cases("aggregator"), ids=str)
+weightings = pytest.mark.parametrize("case", _cases("weighting"), ids=str)
+
+
+@functools.cache
+def _aggregator(case: Case) -> Aggregator:
+    return prenormalise(make(case.name, **dict(case.options)), case.how)
+
+
+@functools.cache
+def _update(case: Case) -> Any:
+    return jax.jit(_aggregator(case).update)
+
+
+def _tree(jacobian: np.ndarray) -> dict[str, Any]:
+    """A nested tree with a matrix, a vector and a scalar of each task."""
+    j = jnp.asarray(jacobian)
+    return {"w": j[:, :6].reshape(-1, 2, 3), "deep": {"b": j[:, 6:10], "s": j[:, 10]}}
+
+
+def _flat(direction: dict[str, Any]) -> np.ndarray:
+    parts = (direction["w"], direction["deep"]["b"], direction["deep"]["s"])
+    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float64)
+
+
+def _shared(dtype: Any) -> dict[str, Any]:
+    return jax.tree.map(lambda leaf: leaf[0], _tree(np.zeros((1, WIDTH), dtype)))
+
+
+def _run(
+    case: Case,
+    jacobian: np.ndarray,
+    losses: np.ndarray | None = None,
+    active: np.ndarray | None = None,
+    state: Any = None,
+) -> tuple[np.ndarray, Any, Info]:
+    num_tasks = len(jacobian)
+    losses = np.linspace(1, 2, num_tasks) if losses is None else losses
+    active = np.ones(num_tasks, bool) if active is None else active
+    if state is None:
+        state = _aggregator(case).init(_shared(jacobian.dtype), num_tasks)
+    direction, state, info = _update(case)(
+        _tree(jacobian),
+        state,
+        losses=jnp.asarray(losses, jnp.float32),
+        active=jnp.asarray(active),
+        key=KEY,
+    )
+    return _flat(direction), state, info
+
+
+def _jacobian(num_tasks: int = 4, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Conflicting rows of different lengths."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(num_tasks, WIDTH)) + 0.2
+    return (rows * np.linspace(0.5, 2, num_tasks)[:, None]).astype(dtype)
+
+
+def _stacks() -> dict[str, np.ndarray]:
+    """T = 4 rows of every degenerate kind."""
+    full = _jacobian()
+    one, two = full[:1], full[1:2]
+    return {
+        "regular": full,
+        "equal": np.repeat(one, 4, 0),
+        "rank one": np.float32([[1], [2], [3], [0.5]]) * one,
+        "rank two": np.float32([[1, 0], [0, 1], [1, 1], [2, -1]]) @ full[:2],
+        "opposite": np.concatenate([one, -one, 2 * one, -one]),
+        "pareto stationary": full - full.mean(0),
+        "one zero": np.concatenate([0 * one, full[1:]]),
+        "only one": np.concatenate([0 * full[1:], one]),
+        "near duplicates": np.concatenate([one, one * np.float32(1 + 1e-6), two, two]),
+        "scales": full * np.float32([[1e-4], [1e-1], [1e1], [1e4]]),
+    }
+
+
+@aggregators
+def test_finite_at_every_scale_and_rank(case: Case) -> None:
+    for scale in (0.0, 1e-12, 1e-6, 1.0, 1e6, 1e12):
+        for name, rows in _stacks().items():
+            direction, _, info = _run(case, rows * np.float32(scale))
+            assert np.isfinite(direction).all(), (scale, name)
+            assert np.isfinite(info.weights).all(), (scale, name)
+            if scale == 0:
+                assert not direction.any(), name
+
+
+@aggregators
+def test_zero_losses_are_finite(case: Case) -> None:
+    direction, _, _ = _run(case, _jacobian(), losses=np.zeros(4))
+    assert np.isfinite(direction).all()
+
+
+@aggregators
+def test_what_is_not_finite_is_seen(case: Case) -> None:
+    """A NaN gradient must not be turned into a harmless direction."""
+    rows = _jacobian()
+    rows[1, 2] = np.nan
+    assert not np.isfinite(_run(case, rows)[0]).any()
+
+
+@aggregators
+def test_structure_and_dtype_are_kept(case: Case) -> None:
+    rows = _tree(_jacobian())
+    rows["deep"]["b"] = rows["deep"]["b"].astype(jnp.bfloat16)
+    method = _aggregator(case)
+    shared = jax.tree.map(lambda leaf: leaf[0], rows)
+    direction, _, info = method.update(
+        rows, method.init(shared, 4), losses=jnp.ones(4), active=jnp.ones(4, bool), key=KEY
+    )
+    assert jax.tree.structure(direction) == jax.tree.structure(shared)
+    for out, like in zip(jax.tree.leaves(direction), jax.tree.leaves(shared), strict=True):
+        assert (out.shape, out.dtype) == (like.shape, like.dtype)
+    assert (info.weights.shape, info.weights.dtype) == ((4,), jnp.float32)
+    assert (info.gram.shape, info.gram.dtype) == ((4, 4), jnp.float32)
+
+
+@aggregators
+def test_info_explains_the_direction(case: Case) -> None:
+    rows = _jacobian()
+    direction, _, info = _run(case, rows)
+    assert np.linalg.norm(direction) > 0
+    np.testing.assert_allclose(info.weights @ rows, direction, atol=2e-5)
+    np.testing.assert_allclose(info.gram, rows @ rows.T, rtol=1e-4, atol=1e-5)
+
+
+@aggregators
+def test_degree(case: Case) -> None:
+    """direction(s J) = s ** degree direction(J); NaN: there is none, and the clip is felt."""
+    with jax.enable_x64(True):
+        rows, degree = _jacobian(dtype="float64"), _aggregator(case).traits.degree
+        base, _, _ = _run(case, rows)
+        far = {scale: _run(case, rows * scale)[0] for scale in (1e-6, 1e6)}
+        for scale, direction in far.items():
+            if not math.isnan(degree):
+                np.testing.assert_allclose(direction / scale**degree, base, rtol=1e-6)
+        if math.isnan(degree):
+            lengths = [np.linalg.norm(direction) for direction in far.values()]
+            assert max(lengths) == pytest.approx(1)  # max_norm of the defaults
+            assert min(lengths) < 0.5
+
+
+@aggregators
+@pytest.mark.parametrize("num_tasks", [1, 2, 5])
+def test_equal_gradients(case: Case, num_tasks: int) -> None:
+    with jax.enable_x64(True):
+        g = _jacobian(1, "float64")[0]
+        for norm in (0.25, 3.0):
+            rows = np.repeat(g[None] * (norm / np.linalg.norm(g)), num_tasks, 0)
+            direction, _, _ = _run(case, rows, losses=np.ones(num_tasks))
+            want = _aggregator(case).traits.on_equal(num_tasks, norm) * rows[0]
+            np.testing.assert_allclose(direction, want, rtol=1e-6)
+
+
+@aggregators
+def test_permuting_the_tasks(case: Case) -> None:
+    with jax.enable_x64(True):
+        rows, order = _jacobian(dtype="float64"), np.array([2, 0, 3, 1])
+        losses = np.linspace(1, 2, 4)
+        base, _, info = _run(case, rows, losses)
+        other, _, moved = _run(case, rows[order], losses[order])
+        if _aggregator(case).traits.symmetric:
+            np.testing.assert_allclose(other, base, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(moved.weights, info.weights[order], rtol=1e-6, atol=1e-9)
+        else:
+            assert np.abs(other - base).max() > 1e-6  # the trait is not claimed for nothing
+
+
+@aggregators
+def test_an_absent_task_is_as_if_not_listed(case: Case) -> None:
+    with jax.enable_x64(True):
+        rows, losses = _jacobian(5, "float64"), np.linspace(1, 2, 5)
+        # A random order depends on the position in the list, which is the same before the last.
+        places = [0, 2, 4] if _aggregator(case).traits.symmetric else [4]
+        for place in places:
+            kept = np.arange(5) != place
+            garbage = np.where(kept[:, None], rows, 1e3 * rows[::-1])
+            out, state, info = _run(case, garbage, np.where(kept, losses, 7e3), kept)
+            want, reduced, wanted = _run(case, rows[kept], losses[kept])
+            np.testing.assert_allclose(out, want, rtol=1e-7, atol=1e-9)
+            np.testing.assert_allclose(info.weights[kept], wanted.weights, rtol=1e-7, atol=1e-9)
+            assert info.weights[place] == 0
+            for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(reduced), strict=True):
+                np.testing.assert_allclose(a[kept] if a.ndim else a, b, rtol=1e-6)
+
+
+@aggregators
+def test_no_task_at_all(case: Case) -> None:
+    start = _aggregator(case).init(_shared(np.float32), 4)
+    direction, state, info = _run(case, _jacobian(), active=np.zeros(4, bool))
+    assert not direction.any()
+    assert not info.weights.any()
+    jax.tree.map(np.testing.assert_array_equal, state, start)
+
+
+@aggregators
+def test_a_tree_without_leaves(case: Case) -> None:
+    """A model whose tasks share nothing."""
+    method = _aggregator(case)
+    for empty in ({}, {"head": None}):
+        direction, _, _ = jax.jit(method.update)(
+            empty,
+            method.init(empty, 3),
+            losses=jnp.ones(3),
+            active=jnp.ones(3, bool),
+            key=KEY,
+        )
+        assert jax.tree.structure(direction) == jax.tree.structure(empty)
+
+
+@aggregators
+def test_compiled_once_and_a_scan_carry(case: Case) -> None:
+    method = _aggregator(case)
+    update = jax.jit(method.update)
+    state = method.init(_shared(np.float32), 4)
+    rows = jnp.stack([jnp.asarray(_jacobian(seed=seed)) for seed in range(4)])
+    step = functools.partial(update, losses=jnp.ones(4), key=KEY)
+    direct = []
+    for i in range(4):
+        out, state, _ = step(_tree(rows[i]), state, active=jnp.ones(4, bool).at[i].set(i > 1))
+        direct.append(_flat(out))
+    assert update._cache_size() == 1
+
+    def body(state: Any, xs: Any) -> Any:
+        out, state, _ = method.update(
+            _tree(xs[0]), state, losses=jnp.ones(4), active=xs[1], key=KEY
+        )
+        return state, out
+
+    actives = jnp.ones((4, 4), bool).at[jnp.arange(2), jnp.arange(2)].set(False)
+    _, scanned = jax.lax.scan(body, method.init(_shared(np.float32), 4), (rows, actives))
+    for i, want in enumerate(direct):
+        got = _flat(jax.tree.map(lambda leaf, i=i: leaf[i], scanned))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+@aggregators
+def test_vmap(case: Case) -> None:
+    method = _aggregator(case)
+    rows = np.stack([_jacobian(seed=seed) for seed in range(3)])
+    batched = jax.jit(
+        jax.vmap(
+            lambda j: method.update(
+                _tree(j),
+                method.init(_shared(np.float32), 4),
+                losses=jnp.linspace(1, 2, 4),
+                active=jnp.ones(4, bool),
+                key=KEY,
+            )[0]
+        )
+    )(rows)
+    for i, row in enumerate(rows):
+        got = _flat(jax.tree.map(lambda leaf, i=i: leaf[i], batched))
+        np.testing.assert_allclose(got, _run(case, row)[0], rtol=1e-3, atol=1e-5)
+
+
+@aggregators
+def test_linear_trait(case: Case) -> None:
+    """direction(A + B) = direction(A) + direction(B) exactly for the methods that say so."""
+    a, b = _jacobian(seed=0), _jacobian(seed=1)
+    apart = _run(case, a)[0] + _run(case, b)[0]
+    error = np.abs(_run(case, a + b)[0] - apart).max() / np.abs(apart).max()
+    assert (error < 1e-5) == _aggregator(case).traits.linear
+
+
+def test_random_orders_differ_between_keys_and_tasks() -> None:
+    rows = jnp.asarray(_jacobian())
+    method = make("pcgrad")
+    outs = [
+        method.update(rows, (), losses=jnp.ones(4), active=jnp.ones(4, bool), key=key)[0]
+        for key in jax.random.split(KEY, 8)
+    ]
+    assert len({tuple(np.round(np.asarray(out), 5)) for out in outs}) > 2
+
+
+def test_kept_nash_weights_follow_the_size_of_the_gradients() -> None:
+    rows = _jacobian()
+    case = Case("nash_mtl", (("update_every", 3), ("max_norm", 0.0)))
+    first, state, _ = _run(case, rows)
+    other = _jacobian(seed=1)
+    kept, state, _ = _run(case, other * np.float32(100), state=state)
+    size = np.linalg.norm(rows) / np.linalg.norm(100 * other)
+    weights = np.linalg.lstsq(rows.T, first, rcond=None)[0]
+    np.testing.assert_allclose(kept, 100 * size * weights @ other, rtol=1e-3)
+    _, state, _ = _run(case, other, state=state)
+    solved, _, _ = _run(case, other, state=state)  # the fourth step is due
+    np.testing.assert_allclose(np.sum(solved**2), 4, rtol=1e-3)
+    _, _, info = _run(case, other, active=np.arange(4) < 3, state=state)
+    np.testing.assert_allclose(np.sum((info.weights @ other) ** 2), 3, rtol=1e-3)
+
+
+def test_prenormalised_rows() -> None:
+    """The three divisors, and Info in terms of the gradients as they came."""
+    rows, losses = _jacobian(), np.array([0.5, 1, 2, 4])
+    norms = np.linalg.norm(rows, axis=1)
+    base = Case("mgda")
+    for how, divisor in (("l2", norms), ("loss", losses), ("loss+", losses * norms)):
+        scaled = (rows / divisor[:, None]).astype(np.float32)
+        want, _, inner = _run(base, scaled)
+        got, _, info = _run(Case("mgda", (), how), rows, losses)
+        np.testing.assert_allclose(got, want, atol=1e-5)
+        np.testing.assert_allclose(info.weights, inner.weights / divisor, atol=1e-5)
+    with pytest.raises(ValueError, match="how must be"):
+        prenormalise(make("mgda"), "l1")  # pyrefly: ignore
+
+
+# Loss weightings.
+
+
+@functools.cache
+def _weighting(case: Case) -> LossWeighting:
+    return make(case.name, **dict(case.options))
+
+
+@functools.cache
+def _weigh(case: Case) -> Any:
+    return jax.jit(_weighting(case).weights)
+
+
+def _history(case: Case, losses: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Weights [S, T] of S steps on `losses` [S, T] with the next row as the losses after a step."""
+    method = _weighting(case)
+    state, out = method.init(losses.shape[1]), []
+    after = None if method.after_step is None else jax.jit(method.after_step)
+    mask = jnp.asarray(active)
+    for i, row in enumerate(losses):
+        key = jax.random.fold_in(KEY, i)
+        w, state = _weigh(case)(jnp.asarray(row, jnp.float32), state, active=mask, key=key)
+        out.append(np.asarray(w, np.float64))
+        if after is not None:
+            later = jnp.asarray(losses[(i + 1) % len(losses)], jnp.float32)
+            state = after(state, jnp.asarray(row, jnp.float32), later, active=mask)
+    return np.stack(out), state
+
+
+def _losses(steps: int = 8, num_tasks: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    decay = np.linspace(0.1, 0.4, num_tasks)[None, :]
+    start = np.linspace(0.5, 3, num_tasks)[None, :]
+    noise = rng.uniform(0.9, 1.1, (steps, num_tasks))
+    return start * np.exp(-decay * np.arange(steps)[:, None]) * noise
+
+
+@weightings
+def test_weights_are_finite_and_positive(case: Case) -> None:
+    for scale in (0.0, 1e-12, 1e-6, 1.0, 1e6, 1e12):
+        w, state = _history(case, _losses() * scale, np.ones(4, bool))
+        assert np.isfinite(w).all(), scale
+        assert (w > 0).all(), scale
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), scale
+
+
+@weightings
+def test_weights_of_absent_tasks(case: Case) -> None:
+    """Over several steps, what the task's losses say while it is absent does not matter."""
+    losses = _losses(num_tasks=5)
+    places = [4] if case.name == "random_loss_weighting" else [0, 2, 4]
+    for place in places:
+        kept = np.arange(5) != place
+        w, state = _history(case, np.where(kept[None, :], losses, 1e3), kept)
+        want, reduced = _history(case, losses[:, kept], np.ones(4, bool))
+        np.testing.assert_allclose(w[:, kept], want, rtol=1e-5)
+        assert not w[:, place].any()
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(reduced), strict=True):
+            a = a[..., kept] if np.ndim(a) else a
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@weightings
+def test_weights_without_any_task(case: Case) -> None:
+    w, state = _history(case, np.zeros((2, 3)), np.zeros(3, bool))
+    assert not w.any()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@weightings
+def test_weights_permute(case: Case) -> None:
+    order, losses = np.array([2, 0, 3, 1]), _losses()
+    w, _ = _history(case, losses, np.ones(4, bool))
+    moved, _ = _history(case, losses[:, order], np.ones(4, bool))
+    if case.name == "random_loss_weighting":
+        assert np.abs(moved - w[:, order]).max() > 1e-3
+    else:
+        np.testing.assert_allclose(moved, w[:, order], rtol=1e-4)
+
+
+@weightings
+def test_weights_of_one_task_and_of_equal_tasks(case: Case) -> None:
+    """What each method says of one number, which its definition gives in closed form."""
+    level = 2.0
+    single = {
+        "linear_scalarization": 1.0,
+        "uncertainty": 0.5 * math.exp(-dict(case.options).get("init", 0.0)),
+        "random_loss_weighting": 1.0,
+        "dwa": 1.0,
+        "scale_invariant": 1 / level,
+        "famo": 1.0,
+    }[case.name]
+    w, _ = _history(case, np.full((1, 1), level), np.ones(1, bool))
+    np.testing.assert_allclose(w, single, rtol=1e-6)
+    w, _ = _history(case, np.full((1, 5), level), np.ones(5, bool))
+    shared = case.name in ("random_loss_weighting", "famo") or (
+        case.name in ("linear_scalarization", "scale_invariant")
+        and dict(case.options).get("reduction", METHODS_DEFAULT[case.name]) == "mean"
+    )
+    np.testing.assert_allclose(w.sum(), single if shared else 5 * single, rtol=1e-5)
+
+
+METHODS_DEFAULT = {"linear_scalarization": "mean", "scale_invariant": "sum"}
+
+
+@weightings
+def test_weightings_compile_once_and_scan(case: Case) -> None:
+    method = _weighting(case)
+    weigh = jax.jit(method.weights)
+    losses, state = jnp.asarray(_losses(), jnp.float32), method.init(4)
+    direct = []
+    for row in losses:
+        w, state = weigh(row, state, active=jnp.ones(4, bool), key=KEY)
+        direct.append(w)
+    assert weigh._cache_size() == 1
+
+    def body(state: Any, row: Any) -> Any:
+        w, state = method.weights(row, state, active=jnp.ones(4, bool), key=KEY)
+        if method.after_step is not None:
+            same = method.after_step(state, row, row, active=jnp.ones(4, bool))
+            jax.tree.map(lambda a, b: None, state, same)
+        return state, w
+
+    _, scanned = jax.lax.scan(body, method.init(4), losses)
+    np.testing.assert_allclose(scanned, jnp.stack(direct), rtol=1e-5)
+    batched = jax.vmap(
+        lambda row: method.weights(row, method.init(4), active=jnp.ones(4, bool), key=KEY)[0]
+    )(losses)
+    np.testing.assert_allclose(batched[0], direct[0], rtol=1e-5)
+
+
+def test_the_gram_matrix_is_in_float32_for_half_precision() -> None:
+    rows = jnp.asarray(_jacobian(), jnp.bfloat16)
+    assert gram(rows).dtype == jnp.float32
