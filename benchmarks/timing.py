@@ -188,9 +188,9 @@ def write(
     return path
 
 
-def read_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """All result files of a folder, by name."""
-    return [read_json(path) for path in sorted(folder.glob("*.json"))]
+def read_results() -> list[dict[str, Any]]:
+    """All result files, by name."""
+    return [read_json(path) for path in sorted(RESULTS.glob("*.json"))]
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -216,8 +216,10 @@ def _contours(
     filled = ax.contourf(
         offsets, offsets, field, np.geomspace(low, high, 49), norm=scale, cmap="cividis"
     )
-    lines = ax.contour(offsets, offsets, field, levels, colors="white", linewidths=0.7)
-    ax.clabel(lines, fmt="%g", fontsize=7)
+    inside = levels[(levels > field.min()) & (levels < field.max())]
+    if inside.size:
+        lines = ax.contour(offsets, offsets, field, inside, colors="white", linewidths=0.7)
+        ax.clabel(lines, fmt="%g", fontsize=7)
     ax.plot(0, 0, "+", color="white", ms=7, mew=1.4)
     ax.set(xlabel="direction 1", ylabel="direction 2", aspect="equal")
     ax.set(xticks=np.linspace(offsets[0], offsets[-1], 5))

@@ -21,9 +21,8 @@ QUICK: dict[str, Any] = {"rounds": 1, "seconds": 0.0}
 
 
 @pytest.fixture
-def results(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def results(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "RESULTS", tmp_path / "results")
-    return tmp_path / "results"
 
 
 # Timing
@@ -56,9 +55,10 @@ def test_a_short_call_is_repeated_within_a_sample() -> None:
     assert 0 < wall < 0.05  # ms of one call, not of the sample
 
 
-def test_results_are_written_and_read_without_the_command_line(results: pathlib.Path) -> None:
+@pytest.mark.usefixtures("results")
+def test_results_are_written_and_read_without_the_command_line() -> None:
     path = timing.write("solvers", [{"a": 1}], timing.environment(), full=False)
-    (read,) = timing.read_results(results)
+    (read,) = timing.read_results()
     assert read == json.loads(path.read_text())
     assert (read["rows"], read["full"]) == ([{"a": 1}], False)
     assert {"device", "cores", "load_average", "load_average_after", "date"} <= set(
@@ -265,8 +265,9 @@ def test_both_sides_compute_the_same(model: str, tmp_path: pathlib.Path) -> None
 # The table
 
 
+@pytest.mark.usefixtures("results")
 def test_the_tables_hold_every_result_with_its_device(
-    results: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = timing.environment()
     on_gpu = environment | {"backend": "gpu", "device_kind": "H100", "device_count": 1}
@@ -280,7 +281,7 @@ def test_the_tables_hold_every_result_with_its_device(
         timing.write(name, measured, environment, full=False)
     monkeypatch.setattr(timing, "device_slug", lambda: "h100")
     timing.write("solvers", rows["solvers"], on_gpu, full=True)
-    found = timing.read_results(results)
+    found = timing.read_results()
     found.append(
         {
             "benchmark": "versus_torchjd",

@@ -1,6 +1,6 @@
 """Convolutions in the forms that XLA:CPU runs fast; the same sums as `lax.conv_general_dilated`.
 
-Four facts of XLA:CPU shape this file (figures in benchmarks/results):
+Four facts of XLA:CPU, measured with jaxlib 0.10.2, shape this file:
 
 * a convolution inside a loop body keeps the layout it was written in, and only NHWC x HWIO -> NHWC
   has a fast kernel. Gradients are therefore written out in that order, transposes made explicit;

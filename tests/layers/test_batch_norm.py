@@ -13,7 +13,7 @@ from mtl_jax.layers.batch_norm import BatchNorm, batch_moments, batch_norm, boun
 AXIS = "batch"
 
 
-def all_close(got: object, want: object, tol: float = 1e-11) -> None:
+def assert_all_close(got: object, want: object, tol: float = 1e-11) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tol, atol=tol), got, want)
 
 
@@ -48,18 +48,18 @@ def test_same_as_flax(shape, use_running) -> None:
         x, v = batch(shape), variables(shape[-1])
         ours = BatchNorm(use_running_average=use_running)
         theirs = nn.BatchNorm(use_running_average=use_running, momentum=0.9, epsilon=1e-5)
-        all_close(run(ours, v, x), run(theirs, v, x), 1e-10)
+        assert_all_close(run(ours, v, x), run(theirs, v, x), 1e-10)
         fresh, want = ours.init(jax.random.key(0), x), theirs.init(jax.random.key(0), x)
         assert jax.tree.structure(fresh) == jax.tree.structure(want)
-        all_close(fresh, want, 0)
+        assert_all_close(fresh, want, 0)
 
 
 def test_mode_of_the_call_and_of_the_module() -> None:
     x = jnp.asarray(batch((6, 4)), jnp.float32)
     v = BatchNorm(use_running_average=True).init(jax.random.key(0), x)
     y = BatchNorm().apply(v, x, use_running_average=True)
-    all_close(y, BatchNorm(use_running_average=True).apply(v, x))
-    all_close(y, x / np.sqrt(1 + 1e-5), 1e-6)
+    assert_all_close(y, BatchNorm(use_running_average=True).apply(v, x))
+    assert_all_close(y, x / np.sqrt(1 + 1e-5), 1e-6)
 
 
 @pytest.mark.parametrize("offset", [0.0, 3e2, 3e4])
@@ -100,7 +100,7 @@ def test_gradient_of_the_statistics() -> None:
             y = (x - mean[None, None]) / jnp.sqrt(variance[None, None] + 1e-5)
             return jnp.sum(y**3) + jnp.sum(mean**2) + jnp.sum(jnp.sin(variance))
 
-        all_close(jax.jit(jax.grad(ours))(x), jax.jit(jax.grad(plain))(x), 1e-10)
+        assert_all_close(jax.jit(jax.grad(ours))(x), jax.jit(jax.grad(plain))(x), 1e-10)
 
 
 def test_reverse_over_reverse() -> None:
@@ -120,7 +120,7 @@ def test_reverse_over_reverse() -> None:
             return jax.jit(jax.grad(slope, (0, 1)))(v["params"], x)
 
         theirs = nn.BatchNorm(use_running_average=False, momentum=0.9)
-        all_close(product(BatchNorm(use_running_average=False)), product(theirs), 1e-9)
+        assert_all_close(product(BatchNorm(use_running_average=False)), product(theirs), 1e-9)
 
 
 def test_half_precision_keeps_float32_statistics() -> None:
@@ -135,13 +135,13 @@ def test_half_precision_keeps_float32_statistics() -> None:
 
 def test_initialising_moves_nothing() -> None:
     v = BatchNorm(use_running_average=False).init(jax.random.key(0), batch((6, 4)))
-    all_close(v["batch_stats"], {"mean": np.zeros(4), "var": np.ones(4)}, 0)
+    assert_all_close(v["batch_stats"], {"mean": np.zeros(4), "var": np.ones(4)}, 0)
 
 
 def test_axis_is_ignored_where_it_is_not_bound() -> None:
     x, v = jnp.asarray(batch((6, 4)), jnp.float32), variables(4)
     with_axis = BatchNorm(use_running_average=False, axis_name=AXIS)
-    all_close(run(with_axis, v, x), run(BatchNorm(use_running_average=False), v, x), 0)
+    assert_all_close(run(with_axis, v, x), run(BatchNorm(use_running_average=False), v, x), 0)
     assert bound_axis(AXIS) is None
     assert bound_axis(None) is None
     seen = []
@@ -149,7 +149,7 @@ def test_axis_is_ignored_where_it_is_not_bound() -> None:
     assert seen == [AXIS]
 
 
-def sharded_and_whole(devices: int, mapped: object) -> None:
+def check_sharded_is_whole(devices: int, mapped: object) -> None:
     """One batch over `devices` (through `mapped`, like vmap) equals the same batch on one."""
     x, v = batch((devices * 3, 2, 5, 4)), variables(4)
     x += np.arange(devices * 3)[:, None, None, None] * 10  # devices with unlike means
@@ -174,23 +174,25 @@ def sharded_and_whole(devices: int, mapped: object) -> None:
     everywhere, rows = mapped(local)(cut(x), cut(weight))
     want_everywhere, want_rows = jax.jit(local)(x, weight)
     for device in range(devices):
-        all_close(jax.tree.map(lambda leaf, d=device: leaf[d], everywhere), want_everywhere, 1e-9)
-    all_close(jax.tree.map(lambda leaf: leaf.reshape(x.shape), rows), want_rows, 1e-9)
+        assert_all_close(
+            jax.tree.map(lambda leaf, d=device: leaf[d], everywhere), want_everywhere, 1e-9
+        )
+    assert_all_close(jax.tree.map(lambda leaf: leaf.reshape(x.shape), rows), want_rows, 1e-9)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_one_batch_over_a_mapped_axis(devices) -> None:
     with jax.enable_x64(True):
-        sharded_and_whole(devices, lambda f: jax.jit(jax.vmap(f, axis_name=AXIS)))
+        check_sharded_is_whole(devices, lambda f: jax.jit(jax.vmap(f, axis_name=AXIS)))
 
 
 def test_one_batch_over_eight_devices(run_python) -> None:
     code = f"""
 import jax
-from tests.layers.test_batch_norm import AXIS, sharded_and_whole
+from tests.layers.test_batch_norm import AXIS, check_sharded_is_whole
 assert jax.local_device_count() == 8
 jax.config.update("jax_enable_x64", True)
-sharded_and_whole(8, lambda f: jax.pmap(f, axis_name={AXIS!r}))
+check_sharded_is_whole(8, lambda f: jax.pmap(f, axis_name={AXIS!r}))
 print("same")
 """
     done = run_python("-c", code, devices=8)

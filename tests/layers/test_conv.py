@@ -70,7 +70,7 @@ def reference(x: jax.Array, kernel: jax.Array, strides: object, padding: object)
     )
 
 
-def all_close(got: object, want: object, tol: float = 1e-11) -> None:
+def assert_all_close(got: object, want: object, tol: float = 1e-11) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tol, atol=tol), got, want)
 
 
@@ -90,7 +90,7 @@ def test_value_and_gradients(hw, window, strides, padding, channels, form) -> No
         pads = resolve_padding(padding, hw, window, steps)
         assert conv_cpu.pick_form(x.shape, kernel.shape, steps, pads).__name__ == form
         got = value_and_grads(conv2d, strides, padding)(x, kernel)
-        all_close(got, value_and_grads(reference, strides, padding)(x, kernel))
+        assert_all_close(got, value_and_grads(reference, strides, padding)(x, kernel))
 
 
 sides = st.tuples(st.integers(0, 4), st.integers(0, 4))
@@ -112,7 +112,7 @@ def test_any_shape(hw, window, strides, padding, channels) -> None:
                 conv2d(x, kernel, strides, padding)
             return
         got = value_and_grads(conv2d, strides, padding)(x, kernel)
-        all_close(got, value_and_grads(reference, strides, padding)(x, kernel))
+        assert_all_close(got, value_and_grads(reference, strides, padding)(x, kernel))
 
 
 # One case of each form, and the strided canonical one.
@@ -133,11 +133,11 @@ def test_under_vmap_and_scan(hw, window, strides, padding, channels, form) -> No
         alone = jax.jit(lambda kernel: grads(reference, kernel))
         one_by_one = [alone(kernel) for kernel in kernels]
         want = jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one)
-        all_close(jax.jit(jax.vmap(lambda k: grads(conv2d, k)))(kernels), want)
-        all_close(jax.jit(lambda ks: lax.map(lambda k: grads(conv2d, k), ks))(kernels), want)
+        assert_all_close(jax.jit(jax.vmap(lambda k: grads(conv2d, k)))(kernels), want)
+        assert_all_close(jax.jit(lambda ks: lax.map(lambda k: grads(conv2d, k), ks))(kernels), want)
         images = jnp.stack([x, -x])
         got = jax.jit(jax.vmap(lambda x: conv2d(x, kernel, strides, padding)))(images)
-        all_close(got, [reference(image, kernel, strides, padding) for image in images])
+        assert_all_close(got, [reference(image, kernel, strides, padding) for image in images])
 
 
 @pytest.mark.parametrize(("hw", "window", "strides", "padding", "channels", "form"), FORMS)
@@ -156,7 +156,7 @@ def test_reverse_over_reverse(hw, window, strides, padding, channels, form) -> N
 
             return jax.jit(jax.grad(slope, (0, 1)))(x, kernel)
 
-        all_close(product(conv2d), product(reference), 1e-9)
+        assert_all_close(product(conv2d), product(reference), 1e-9)
 
 
 def test_forward_mode_is_refused() -> None:
@@ -233,8 +233,8 @@ def test_module_is_interchangeable_with_flax() -> None:
     ):
         ours, theirs = Conv(4, 3, **options), nn.Conv(4, (3, 3), **options)
         variables = theirs.init(jax.random.key(0), x)
-        all_close(ours.init(jax.random.key(0), x), variables, 0)
-        all_close(ours.apply(variables, x), theirs.apply(variables, x), 1e-5)
+        assert_all_close(ours.init(jax.random.key(0), x), variables, 0)
+        assert_all_close(ours.apply(variables, x), theirs.apply(variables, x), 1e-5)
 
 
 def test_module_computes_in_the_asked_type() -> None:
