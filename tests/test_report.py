@@ -81,18 +81,19 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module", autouse=True)
 def _small_grid():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(landscape, "SIZES", (3,))
+        patch.setattr(landscape, "SIZES", (5,))
         yield
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of 14 steps, whose last checkpoint is not the selected one."""
+    """The folder of a finished run of 30 steps, whose last checkpoint is not the selected one."""
     root = tmp_path_factory.mktemp("report")
     experiment = tiny.write_experiment(root)
-    flags = ["--config.train.steps=14", "--config.train.report=true"]
+    flags = ["--config.train.steps=30", "--config.train.eval-every=10", "--config.optim.lr=3e-3"]
     # The loss falls all along, so its maximum is at the first evaluation.
     flags += ["--config.train.select=validation/nll", "--config.train.select-mode=max"]
+    flags += ["--config.train.report=True"]
     command = ["--config", str(experiment), "--workdir", str(root / "run"), *flags]
     train.train(*train.parse(command))
     return root / "run"
@@ -148,8 +149,8 @@ def test_the_page_needs_no_other_file(trained: Path, whole: Page):
 
 def test_the_tables_say_what_results_json_says(trained: Path, whole: Page):
     results = json.loads((trained / "results.json").read_text())
-    assert results["best/step"] == 4
-    assert results["last/step"] == 14
+    assert results["best/step"] == 10
+    assert results["last/step"] == 30
     head = ["", "accuracy", "NLL (nats)", "Brier", "ECE"]
     tables = [i for i, row in enumerate(whole.rows) if row == head]
     for start, which in zip(tables, ("best", "last"), strict=True):
@@ -161,7 +162,7 @@ def test_the_tables_say_what_results_json_says(trained: Path, whole: Page):
                 name = f"{split}, {task.replace('_', ' ')}"
                 assert whole.rows[start + 1 + 3 * k + j] == [name, *want]
     said = " ".join(whole.notes)
-    assert "Step 4, the highest validation/nll of all evaluations; test 160 examples" in said
+    assert "Step 10, the highest validation/nll of all evaluations; test 160 examples" in said
     assert "validation 80 examples" in said
 
 
@@ -172,7 +173,7 @@ def test_the_head_says_what_was_run(trained: Path, whole: Page):
     assert whole.facts["Model"].startswith("mlp")
     parameters = 36 * 36 * 32 + 32 + 2 * (32 * 10 + 10)
     assert whole.facts["Parameters"] == f"{parameters:,}"
-    assert whole.facts["Length"].startswith("14 steps of 32 examples")
+    assert whole.facts["Length"].startswith("30 steps of 32 examples")
     assert f"jax {environment['packages']['jax']}" in whole.facts["Versions"]
     assert whole.facts["Git commit"] == (environment["git_commit"] or "unknown")
     assert "cpu" in whole.facts["Device"]
@@ -184,7 +185,7 @@ def test_the_head_says_what_was_run(trained: Path, whole: Page):
 
 def test_the_config_is_in_the_page_whole(trained: Path, whole: Page):
     options = {row[0]: row[1] for row in whole.rows if len(row) == 2}
-    assert options["optim.lr"] == "0.002"
+    assert options["optim.lr"] == "0.003"
     assert options["train.select"] == "validation/nll"
     assert "method.options.c" in options
 
@@ -210,24 +211,24 @@ def test_the_middle_of_the_surface_is_the_evaluated_loss(trained: Path):
 def test_an_interrupted_run_is_drawn_as_far_as_it_came(folder: Path):
     (folder / "results.json").unlink()
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    kept = [line for line in lines if json.loads(line)["step"] <= 8]
+    kept = [line for line in lines if json.loads(line)["step"] <= 20]
     (folder / "metrics.jsonl").write_text("\n".join([*kept, lines[-1][:40]]))
     found = Page(report.write(folder))
-    assert any("has not finished: its log reaches step 8 of 14" in text for text in found.notes)
+    assert any("has not finished: its log reaches step 20 of 30" in text for text in found.notes)
     assert found.titles[0] == "Result so far"
     assert set(MODEL_SECTIONS) < set(found.titles)
     values = {r["step"]: r["values"] for r in read_metrics(folder) if r["kind"] == "eval"}
-    for step, label in ((4, "best"), (8, "last")):
+    for step, label in ((10, "best"), (20, "last")):
         row = next(row for row in found.rows if row[0] == f"{label} (step {step}), top left")
         assert row[2] == f"{values[step]['validation/top_left/nll']:.4f}"
 
 
 def test_a_run_that_goes_on_says_that_its_results_are_old(folder: Path):
     config = json.loads((folder / "config.json").read_text())
-    config["train"]["steps"] = 20
+    config["train"]["steps"] = 40
     (folder / "config.json").write_text(json.dumps(config))
     found = Page(report.write(folder))
-    assert any("are of step 14" in text and "14 of 20" in text for text in found.notes)
+    assert any("are of step 30" in text and "30 of 40" in text for text in found.notes)
 
 
 def test_a_run_without_checkpoints_has_its_curves(folder: Path):
@@ -277,7 +278,7 @@ def test_erm_has_no_flat_parts_and_breaks_nothing(trained: Path, tmp_path: Path)
     experiment = trained.parent / "tiny.py"
     flags = ["--config.method.flat.combine=erm", "--config.method.aggregator=uncertainty"]
     command = ["--config", str(experiment), "--workdir", str(tmp_path / "erm"), *flags]
-    train.train(*train.parse([*command, "--config.train.report=true"]))
+    train.train(*train.parse([*command, "--config.train.report=True"]))
     found = Page(tmp_path / "erm" / "report.html")
     flat = {"Conflict between tasks", "Gradient norms", "Surrogate gap"}
     assert not flat & set(found.titles)
@@ -307,10 +308,8 @@ def test_a_quantity_that_was_not_logged_is_left_out(folder: Path, name, tmp_path
 
 
 def test_the_selected_step_is_the_first_best_one(folder: Path):
-    log = curves.read(folder, TASKS, 2, "validation/nll", "max")
-    nll = log.series["validation/nll"]
-    assert log.selected == nll.steps[nll.values.argmax()]
-    assert curves.read(folder, TASKS, 2, "validation/nll", "min").selected == 14
+    assert curves.read(folder, TASKS, 2, "validation/nll", "max").selected == 10
+    assert curves.read(folder, TASKS, 2, "validation/nll", "min").selected == 30
     assert curves.read(folder, TASKS, 2, "validation/none", "max").selected is None
 
 
@@ -325,7 +324,7 @@ def test_the_system_draws_its_own_sections(folder: Path, monkeypatch):
 
     monkeypatch.setattr(vision, "report", own)
     found = Page(report.write(folder))
-    assert asked == {"step": 4, "folder": folder / "figures"}  # the selected checkpoint
+    assert asked == {"step": 10, "folder": folder / "figures"}  # the selected checkpoint
     assert "Of the <system>" in found.titles
     assert {"One.", "Two."} < set(found.notes)
     assert "Reliability" not in found.titles

@@ -23,6 +23,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mtl_jax.errors import UserError
+from mtl_jax.layers.axis import bound_axis
 from mtl_jax.layers.platform import cpu_compiler_options
 
 AXIS = "batch"
@@ -50,13 +51,9 @@ def initialise(coordinator: str = "", num_processes: int = 1, process_id: int = 
         jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
-def is_bound(axis: str = AXIS) -> bool:
+def is_bound() -> bool:
     """Whether the code being traced runs inside the parallel axis."""
-    try:
-        lax.axis_index(axis)
-    except NameError:
-        return False
-    return True
+    return bound_axis(AXIS) is not None
 
 
 def psum(tree: Tree) -> Tree:

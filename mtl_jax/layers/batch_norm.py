@@ -10,18 +10,9 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jax import lax
 
+from mtl_jax.layers.axis import bound_axis
+
 Array = jax.Array
-
-
-def bound_axis(axis_name: str | None) -> str | None:
-    """Returns `axis_name` where the caller runs inside an axis of that name, else None."""
-    if axis_name is None:
-        return None
-    try:
-        lax.axis_index(axis_name)
-    except NameError:
-        return None
-    return axis_name
 
 
 def _pmean(x: Array, axis_name: str | None) -> Array:

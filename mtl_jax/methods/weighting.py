@@ -56,8 +56,8 @@ def gram_aggregator(
     its degree. After it: the weights are brought back to that size (exactly: scaling J by s scales
     w by s ** (degree - 1)), clipped, and zeroed for absent tasks. When all active gradients are
     exactly 0 the direction is 0 and the state stays as it was. A Gram matrix that is not finite
-    (a NaN gradient, or one beyond 1e19 in float32) gives a direction of NaN: a training loop must be
-    able to see it.
+    (a NaN gradient, or one beyond 1e19 in float32) gives a direction of NaN: a training loop must
+    be able to see it.
 
     Args:
       weights_fn: see `GramWeights`.

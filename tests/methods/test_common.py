@@ -14,16 +14,16 @@ import pytest
 from mtl_jax.methods.base import Aggregator, Info, LossWeighting
 from mtl_jax.methods.gram import gram
 from mtl_jax.methods.prenormalise import prenormalise
-from mtl_jax.methods.table import METHODS, make
+from mtl_jax.methods.table import METHODS, default_options, make
 
 KEY = jax.random.key(3)
 WIDTH = 11
 # Beside the defaults of every row: every other branch of a factory.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "pcgrad": ({"reduction": "mean"},),
-    "cagrad": ({"rescale": 0}, {"rescale": 2, "c": 0.9}, {"c": 0.0}),
-    "nash_mtl": ({"max_norm": 0.0}, {"update_every": 3}),
-    "fairgrad": ({"max_norm": 0.0}, {"alpha": 0.5, "max_norm": 0.0, "reduction": "mean"}),
+    "cagrad": ({"rescale": 2, "c": 0.9}, {"c": 0.0}),
+    "nash_mtl": ({"max_norm": 0.0, "update_every": 3},),
+    "fairgrad": ({"alpha": 0.5, "max_norm": 0.0, "reduction": "mean"},),
     "upgrad": ({"reduction": "sum"},),
     "aligned_mtl": ({"scale": "median"}, {"scale": "rmse", "reduction": "mean"}),
     "linear_scalarization": ({"reduction": "sum"},),
@@ -31,6 +31,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "dwa": ({"window": 2},),
     "scale_invariant": ({"reduction": "mean"},),
 }
+# float32 on the general path of the solvers (T = 4), float64 on the path for few tasks (T <= 3).
 
 
 class Case(NamedTuple):
@@ -51,7 +52,6 @@ def _cases(kind: str) -> list[Case]:
             out += [Case(name, tuple(options.items())) for options in all_options]
     if kind == "aggregator":
         out += [Case("mgda", (), how) for how in ("l2", "loss", "loss+")]
-        out += [Case("upgrad", (), "l2")]
     return out
 
 
@@ -64,9 +64,21 @@ def _aggregator(case: Case) -> Aggregator:
     return prenormalise(make(case.name, **dict(case.options)), case.how)
 
 
+class _Counted(NamedTuple):
+    call: Any
+    traces: list[int]
+
+
 @functools.cache
-def _update(case: Case) -> Any:
-    return jax.jit(_aggregator(case).update)
+def _update(case: Case) -> _Counted:
+    """The compiled update, shared by all tests of a row, and how often it was traced."""
+    traces = []
+
+    def update(*args: Any, **kwargs: Any) -> Any:
+        traces.append(1)
+        return _aggregator(case).update(*args, **kwargs)
+
+    return _Counted(jax.jit(update), traces)
 
 
 def _tree(jacobian: np.ndarray) -> dict[str, Any]:
@@ -96,7 +108,7 @@ def _run(
     active = np.ones(num_tasks, bool) if active is None else active
     if state is None:
         state = _aggregator(case).init(_shared(jacobian.dtype), num_tasks)
-    direction, state, info = _update(case)(
+    direction, state, info = _update(case).call(
         _tree(jacobian),
         state,
         losses=jnp.asarray(losses, jnp.float32),
@@ -162,8 +174,10 @@ def test_structure_and_dtype_are_kept(case: Case) -> None:
     rows["deep"]["b"] = rows["deep"]["b"].astype(jnp.bfloat16)
     method = _aggregator(case)
     shared = jax.tree.map(lambda leaf: leaf[0], rows)
-    direction, _, info = method.update(
-        rows, method.init(shared, 4), losses=jnp.ones(4), active=jnp.ones(4, bool), key=KEY
+    direction, _, info = jax.eval_shape(
+        functools.partial(method.update, losses=jnp.ones(4), active=jnp.ones(4, bool), key=KEY),
+        rows,
+        method.init(shared, 4),
     )
     assert jax.tree.structure(direction) == jax.tree.structure(shared)
     for out, like in zip(jax.tree.leaves(direction), jax.tree.leaves(shared), strict=True):
@@ -185,7 +199,7 @@ def test_info_explains_the_direction(case: Case) -> None:
 def test_degree(case: Case) -> None:
     """direction(s J) = s ** degree direction(J); NaN: there is none, and the clip is felt."""
     with jax.enable_x64(True):
-        rows, degree = _jacobian(dtype="float64"), _aggregator(case).traits.degree
+        rows, degree = _jacobian(3, "float64"), _aggregator(case).traits.degree
         base, _, _ = _run(case, rows)
         far = {scale: _run(case, rows * scale)[0] for scale in (1e-6, 1e6)}
         for scale, direction in far.items():
@@ -198,7 +212,7 @@ def test_degree(case: Case) -> None:
 
 
 @aggregators
-@pytest.mark.parametrize("num_tasks", [1, 2, 5])
+@pytest.mark.parametrize("num_tasks", [1, 2, 3])
 def test_equal_gradients(case: Case, num_tasks: int) -> None:
     with jax.enable_x64(True):
         g = _jacobian(1, "float64")[0]
@@ -212,8 +226,8 @@ def test_equal_gradients(case: Case, num_tasks: int) -> None:
 @aggregators
 def test_permuting_the_tasks(case: Case) -> None:
     with jax.enable_x64(True):
-        rows, order = _jacobian(dtype="float64"), np.array([2, 0, 3, 1])
-        losses = np.linspace(1, 2, 4)
+        rows, order = _jacobian(3, "float64"), np.array([2, 0, 1])
+        losses = np.linspace(1, 2, 3)
         base, _, info = _run(case, rows, losses)
         other, _, moved = _run(case, rows[order], losses[order])
         if _aggregator(case).traits.symmetric:
@@ -226,11 +240,9 @@ def test_permuting_the_tasks(case: Case) -> None:
 @aggregators
 def test_an_absent_task_is_as_if_not_listed(case: Case) -> None:
     with jax.enable_x64(True):
-        rows, losses = _jacobian(5, "float64"), np.linspace(1, 2, 5)
-        # A random order depends on the position in the list, which is the same before the last.
-        places = [0, 2, 4] if _aggregator(case).traits.symmetric else [4]
-        for place in places:
-            kept = np.arange(5) != place
+        rows, losses = _jacobian(3, "float64"), np.linspace(1, 2, 3)
+        for place in range(3):
+            kept = np.arange(3) != place
             garbage = np.where(kept[:, None], rows, 1e3 * rows[::-1])
             out, state, info = _run(case, garbage, np.where(kept, losses, 7e3), kept)
             want, reduced, wanted = _run(case, rows[kept], losses[kept])
@@ -266,49 +278,35 @@ def test_a_tree_without_leaves(case: Case) -> None:
 
 
 @aggregators
-def test_compiled_once_and_a_scan_carry(case: Case) -> None:
-    method = _aggregator(case)
-    update = jax.jit(method.update)
-    state = method.init(_shared(np.float32), 4)
-    rows = jnp.stack([jnp.asarray(_jacobian(seed=seed)) for seed in range(4)])
-    step = functools.partial(update, losses=jnp.ones(4), key=KEY)
-    direct = []
-    for i in range(4):
-        out, state, _ = step(_tree(rows[i]), state, active=jnp.ones(4, bool).at[i].set(i > 1))
-        direct.append(_flat(out))
-    assert update._cache_size() == 1
-
-    def body(state: Any, xs: Any) -> Any:
-        out, state, _ = method.update(
-            _tree(xs[0]), state, losses=jnp.ones(4), active=xs[1], key=KEY
-        )
-        return state, out
-
-    actives = jnp.ones((4, 4), bool).at[jnp.arange(2), jnp.arange(2)].set(False)
-    _, scanned = jax.lax.scan(body, method.init(_shared(np.float32), 4), (rows, actives))
-    for i, want in enumerate(direct):
-        got = _flat(jax.tree.map(lambda leaf, i=i: leaf[i], scanned))
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+def test_new_values_do_not_recompile(case: Case) -> None:
+    _, state, _ = _run(case, _jacobian())
+    before = len(_update(case).traces)
+    _run(case, 2 * _jacobian(seed=1), active=np.arange(4) > 0, state=state)
+    assert len(_update(case).traces) == before
 
 
 @aggregators
-def test_vmap(case: Case) -> None:
+def test_vmap_of_a_scan_is_a_loop(case: Case) -> None:
+    """Three steps of two runs at once; the state keeps its structure, as a carry must."""
     method = _aggregator(case)
-    rows = np.stack([_jacobian(seed=seed) for seed in range(3)])
-    batched = jax.jit(
-        jax.vmap(
-            lambda j: method.update(
-                _tree(j),
-                method.init(_shared(np.float32), 4),
-                losses=jnp.linspace(1, 2, 4),
-                active=jnp.ones(4, bool),
-                key=KEY,
-            )[0]
-        )
-    )(rows)
-    for i, row in enumerate(rows):
-        got = _flat(jax.tree.map(lambda leaf, i=i: leaf[i], batched))
-        np.testing.assert_allclose(got, _run(case, row)[0], rtol=1e-3, atol=1e-5)
+    rows = np.stack([[_jacobian(seed=seed + 3 * run) for seed in range(3)] for run in range(2)])
+    actives = np.array([[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 1]], bool)
+    losses = jnp.linspace(1, 2, 4)
+
+    def step(state: Any, xs: Any) -> Any:
+        out, state, _ = method.update(_tree(xs[0]), state, losses=losses, active=xs[1], key=KEY)
+        return state, out
+
+    start = method.init(_shared(np.float32), 4)
+    many = jax.jit(jax.vmap(lambda j: jax.lax.scan(step, start, (j, jnp.asarray(actives)))[1]))(
+        rows
+    )
+    for run in range(2):
+        state = start
+        for i in range(3):
+            want, state, _ = _run(case, rows[run, i], losses, actives[i], state)
+            got = _flat(jax.tree.map(lambda leaf, run=run, i=i: leaf[run, i], many))
+            np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
 
 
 @aggregators
@@ -458,38 +456,43 @@ def test_weights_of_one_task_and_of_equal_tasks(case: Case) -> None:
     w, _ = _history(case, np.full((1, 5), level), np.ones(5, bool))
     shared = case.name in ("random_loss_weighting", "famo") or (
         case.name in ("linear_scalarization", "scale_invariant")
-        and dict(case.options).get("reduction", METHODS_DEFAULT[case.name]) == "mean"
+        and dict(default_options(case.name), **dict(case.options))["reduction"] == "mean"
     )
     np.testing.assert_allclose(w.sum(), single if shared else 5 * single, rtol=1e-5)
 
 
-METHODS_DEFAULT = {"linear_scalarization": "mean", "scale_invariant": "sum"}
-
-
 @weightings
-def test_weightings_compile_once_and_scan(case: Case) -> None:
+def test_vmap_of_a_scan_of_weights_is_a_loop(case: Case) -> None:
     method = _weighting(case)
-    weigh = jax.jit(method.weights)
-    losses, state = jnp.asarray(_losses(), jnp.float32), method.init(4)
-    direct = []
-    for row in losses:
-        w, state = weigh(row, state, active=jnp.ones(4, bool), key=KEY)
-        direct.append(w)
-    assert weigh._cache_size() == 1
+    traces = []
 
-    def body(state: Any, row: Any) -> Any:
-        w, state = method.weights(row, state, active=jnp.ones(4, bool), key=KEY)
+    def weigh(row: Any, state: Any, active: Any) -> Any:
+        traces.append(1)
+        w, state = method.weights(row, state, active=active, key=KEY)
         if method.after_step is not None:
-            same = method.after_step(state, row, row, active=jnp.ones(4, bool))
-            jax.tree.map(lambda a, b: None, state, same)
-        return state, w
+            state = method.after_step(state, row, 0.9 * row, active=active)
+        return w, state
 
-    _, scanned = jax.lax.scan(body, method.init(4), losses)
-    np.testing.assert_allclose(scanned, jnp.stack(direct), rtol=1e-5)
-    batched = jax.vmap(
-        lambda row: method.weights(row, method.init(4), active=jnp.ones(4, bool), key=KEY)[0]
-    )(losses)
-    np.testing.assert_allclose(batched[0], direct[0], rtol=1e-5)
+    losses, compiled, active = (
+        jnp.asarray(_losses(), jnp.float32),
+        jax.jit(weigh),
+        jnp.ones(4, bool),
+    )
+    direct, state = [], method.init(4)
+    for i, row in enumerate(losses):
+        w, state = compiled(row, state, active.at[1].set(i != 2))
+        direct.append(w)
+    assert len(traces) == 1
+
+    def run(losses: Any) -> Any:
+        def step(state: Any, xs: Any) -> Any:
+            w, state = weigh(xs[0], state, active.at[1].set(xs[1] != 2))
+            return state, w
+
+        return jax.lax.scan(step, method.init(4), (losses, jnp.arange(len(losses))))[1]
+
+    many = jax.jit(jax.vmap(run))(jnp.stack([losses, 2 * losses]))
+    np.testing.assert_allclose(many[0], jnp.stack(direct), rtol=1e-5)
 
 
 def test_the_gram_matrix_is_in_float32_for_half_precision() -> None:
