@@ -11,15 +11,14 @@ Writes `benchmarks/results/<benchmark>-<device>.json`; the comparison with torch
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import dispatch, models, solvers, task_grads, timing, train_step
-from mtl_jax.errors import UserError, did_you_mean, run_command
-from mtl_jax.tables import markdown, write_between
+from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
+from mtl_jax.markdown import table, write_between
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -75,7 +74,7 @@ def train_step_table(results: Sequence[Result]) -> str:
                 + [f"{best['examples_per_second']:.0f}"]
             )
     columns = ["device", "model", "T", "batch", *train_step.NAMES.values(), "examples/s, FS"]
-    return markdown(columns, lines)
+    return table(columns, lines)
 
 
 def task_grads_table(results: Sequence[Result]) -> str:
@@ -101,7 +100,7 @@ def task_grads_table(results: Sequence[Result]) -> str:
             lines.append(cells)
     how = " / ".join(task_grads.STRATEGIES)
     columns = ["device", "model", "T", "batch", "sum step, ms", f"gradients: {how}", f"FS: {how}"]
-    return markdown([*columns, "FS compile, s", "FS temporary, MB"], lines)
+    return table([*columns, "FS compile, s", "FS temporary, MB"], lines)
 
 
 def solvers_table(results: Sequence[Result]) -> str:
@@ -119,7 +118,7 @@ def solvers_table(results: Sequence[Result]) -> str:
                 + [" / ".join(map(str, sizes)), f"{typical:.0e}"]
                 + [f"{worst['worst_error']:.0e} ({worst['worst_family']}, T = {worst['tasks']})"]
             )
-    return markdown(["device", "weights", "us", "at T", "error", "worst error"], lines)
+    return table(["device", "weights", "us", "at T", "error", "worst error"], lines)
 
 
 def dispatch_table(results: Sequence[Result]) -> str:
@@ -129,19 +128,18 @@ def dispatch_table(results: Sequence[Result]) -> str:
         for result in results
         for row in result["rows"]
     ]
-    return markdown(["device", "arrays in the state", "call", "us"], lines)
+    return table(["device", "arrays in the state", "call", "us"], lines)
 
 
 def versus_table(results: Sequence[Result]) -> str:
-    """Milliseconds JAX / torch, and the ratio."""
+    """Milliseconds of both sides, and the ratio, for each memory format of torch's."""
     names: list[str] = []
     for result in results:
         names += [row["what"] for row in result["rows"] if row["what"] not in names]
     lines = []
+    keys = ("model", "tasks", "batch", "torch_format")
     for result in results:
-        for (model, tasks, batch), group in _groups(
-            result["rows"], "model", "tasks", "batch"
-        ).items():
+        for (model, tasks, batch, form), group in _groups(result["rows"], *keys).items():
             by = {row["what"]: row for row in group}
             cells = [
                 f"{_number(by[name]['jax_ms'])} / {_number(by[name]['torch_ms'])}"
@@ -151,8 +149,9 @@ def versus_table(results: Sequence[Result]) -> str:
                 for name in names
             ]
             device = label(result["environment"])
-            lines.append([device, models.NAMES[model], tasks, batch, *cells])
-    return markdown(["device", "model", "T", "batch", *names], lines)
+            shown = form.replace("_", " ")
+            lines.append([device, models.NAMES[model], tasks, batch, shown, *cells])
+    return table(["device", "model", "T", "batch", "torch's layout", *names], lines)
 
 
 TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
@@ -170,7 +169,8 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
     "versus_torchjd": (
         "Against torch and torchjd in one run on the same cores, parameters and batch: JAX ms /"
         " torch ms = ratio (below 1 JAX is faster). Up to the gradient, no optimiser; PCGrad,"
-        " UPGrad and MGDA by torchjd, the rest in eager torch.",
+        " UPGrad and MGDA by torchjd, the rest in eager torch, in its default memory format and"
+        " channels last.",
         versus_table,
     ),
     "solvers": (
@@ -221,7 +221,7 @@ def _notes(results: Sequence[Result]) -> str:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser("python -m benchmarks.run", allow_abbrev=False)
+    parser = Parser("python -m benchmarks.run")
     parser.add_argument("--full", action="store_true", help="every strategy and size")
     parser.add_argument("--only", default="", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--table-only", action="store_true", help="run nothing")

@@ -4,7 +4,8 @@ Sum step: one backward pass. Per-task gradients: one forward pass and `autograd.
 Flat regions: the same, then for each task perturb in place, forward and backward, restore, with
 `_foreach_` operations. Aggregators: torchjd's `mtl_backward` and `jac_to_grad`, with whichever of
 its own options (tasks differentiated together or one by one, Gram matrix at once or in parts) is
-fastest here. Convolutional nets run in the memory format that is faster here.
+fastest here. Convolutional nets are timed in both memory formats: channels first, torch's default,
+and channels last, which its documentation advises.
 """
 
 from __future__ import annotations
@@ -137,15 +138,51 @@ def load(trunk: Any, arrays: dict[str, np.ndarray]) -> None:
 
 
 class Side:
-    """See `side_jax.Side`: the same model, parameters and batch, read from `folder`."""
+    """See `side_jax.Side`: the same model, parameters and batch, read from `folder`.
+
+    Convolutional models exist in both memory formats; calls are named "<what>/<format>".
+    """
 
     def __init__(self, model: str, num_tasks: int, batch_size: int, folder: str):
         del batch_size
         arrays = dict(np.load(Path(folder) / "shared.npz"))
+        names = ["contiguous"] if model == "mlp" else ["channels_first", "channels_last"]
+        self._variants = {name: Variant(model, num_tasks, arrays, name) for name in names}
+        self.calls: dict[str, Any] = {}
+
+    def prepare(self, what: str) -> dict[str, Any]:
+        """Sets calls up; returns the norm of the gradient and torchjd's options, by format."""
+        norms, options = {}, {}
+        for name, variant in self._variants.items():
+            step, options[name] = variant.call(what)
+            tensors = step()
+            norms[name] = float(torch.sqrt(sum((g.double() ** 2).sum() for g in tensors)))
+            self.calls[f"{what}/{name}"] = _without_result(step)
+        return {"norms": norms, "options": options}
+
+
+def _without_result(step: Any) -> Any:
+    def call() -> None:
+        step()
+
+    return call
+
+
+class Variant:
+    """One model in one memory format; every method but `call` is one step up to its gradient."""
+
+    def __init__(self, model: str, num_tasks: int, arrays: dict[str, np.ndarray], name: str):
         self._num_tasks = num_tasks
-        self.trunk = TRUNKS[model]()
         prefix = "trunk/"
-        load(self.trunk, {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
+        self._trunk = TRUNKS[model]()
+        load(self._trunk, {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)})
+        image = arrays["batch/image"].astype(np.float32) / 255
+        # One channel: a reshape, which leaves no doubt about the strides, is the transpose.
+        self._x = torch.from_numpy(image.reshape(len(image), 1, *image.shape[1:3]))
+        if name == "channels_last":
+            self._trunk.to(memory_format=torch.channels_last)
+            self._x = self._x.contiguous(memory_format=torch.channels_last)
+        self._y = torch.from_numpy(arrays["batch/label"].astype(np.int64))
         self._heads = []
         for t in range(num_tasks):
             kernel, bias = (arrays[f"heads/Dense_0/{leaf}"][t] for leaf in ("kernel", "bias"))
@@ -154,75 +191,39 @@ class Side:
                 head.weight.copy_(torch.from_numpy(kernel.T.copy()))
                 head.bias.copy_(torch.from_numpy(bias))
             self._heads.append(head)
-        self._x = torch.from_numpy(arrays["batch/image"].astype(np.float32) / 255)
-        self._x = self._x.permute(0, 3, 1, 2).contiguous()
-        self._y = torch.from_numpy(arrays["batch/label"].astype(np.int64))
-        self._shared = list(self.trunk.parameters())
+        self._shared = list(self._trunk.parameters())
         self._own = [list(head.parameters()) for head in self._heads]
         self._all = [*self._shared, *itertools.chain(*self._own)]
-        self._norms = [m for m in self.trunk.modules() if isinstance(m, nn.BatchNorm2d)]
-        self._options: dict[str, Any] = {}
-        if model != "mlp":
-            self._pick_memory_format()
-        self.calls: dict[str, Any] = {}
-
-    def _pick_memory_format(self) -> None:
-        inputs = {"channels_first": self._x}
-        inputs["channels_last"] = self._x.contiguous(memory_format=torch.channels_last)
-        formats = {
-            "channels_first": torch.contiguous_format,
-            "channels_last": torch.channels_last,
-        }
-
-        def use(name: str) -> None:
-            self.trunk.to(memory_format=formats[name])
-            self._x = inputs[name]
-
-        def call(name: str) -> Any:
-            use(name)
-            return lambda: self.sum_step()
-
-        best = min(formats, key=lambda name: _seconds(call(name)))
-        use(best)
-        self._options["memory_format"] = best
+        self._norms = [m for m in self._trunk.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def _loss(self, z: Any, t: int) -> Any:
         return F.cross_entropy(self._heads[t](z), self._y[:, t])
 
-    def prepare(self, what: str) -> dict[str, Any]:
-        """Sets a call up and returns the global norm of its gradient and the options taken."""
-        options: dict[str, Any] = {}
-        if what in AGGREGATORS:
-            choices = [
-                {"parallel_chunk_size": chunk, "optimize_gramian_computation": parts}
-                for chunk in (None, 1)
-                for parts in (False, True)
-            ]
+    def call(self, what: str) -> tuple[Any, dict[str, Any]]:
+        """Returns the function of a call, and the options of torchjd that are fastest for it."""
+        plain = {"sum": self.sum_step, "tasks": self.task_grads, "fs": self.flat_regions}
+        if what in plain:
+            return plain[what], {}
 
-            def call(choice: dict[str, Any]) -> Any:
-                aggregator = AGGREGATORS[what]()
-                return lambda: self.aggregated(aggregator, **choice)
+        def step(choice: dict[str, Any]) -> Any:
+            aggregator = AGGREGATORS[what]()
+            return lambda: self.aggregated(aggregator, **choice)
 
-            options = min(choices, key=lambda choice: _seconds(call(choice)))
-            step = call(options)
-        else:
-            step = {"sum": self.sum_step, "tasks": self.task_grads, "fs": self.flat_regions}[what]
-        tensors = step()
-        norm = float(torch.sqrt(sum((g.double() ** 2).sum() for g in tensors)))
-
-        def timed() -> None:
-            step()
-
-        self.calls[what] = timed
-        return {"norm": norm, "options": {**self._options, **options}}
+        choices = [
+            {"parallel_chunk_size": chunk, "optimize_gramian_computation": parts}
+            for chunk in (None, 1)
+            for parts in (False, True)
+        ]
+        best = min(choices, key=lambda choice: _seconds(step(choice)))
+        return step(best), best
 
     def sum_step(self) -> list[Any]:
-        z = self.trunk(self._x)
+        z = self._trunk(self._x)
         total = sum(self._loss(z, t) for t in range(self._num_tasks))
         return list(torch.autograd.grad(total, self._all))
 
     def _per_task(self) -> list[tuple]:
-        z = self.trunk(self._x)
+        z = self._trunk(self._x)
         last = self._num_tasks - 1
         return [
             torch.autograd.grad(
@@ -249,7 +250,7 @@ class Side:
                 size = RHO / (torch.stack(torch._foreach_norm(grads[t])).norm() + 1e-12)
                 move = torch._foreach_mul(grads[t], size)
                 torch._foreach_add_(moved, move)
-            again = torch.autograd.grad(self._loss(self.trunk(self._x), t), moved)
+            again = torch.autograd.grad(self._loss(self._trunk(self._x), t), moved)
             with torch.no_grad():
                 torch._foreach_sub_(moved, move)
                 flat = torch._foreach_sub(again[:split], grads[t][:split])
@@ -269,7 +270,7 @@ class Side:
     ) -> list[Any]:
         for parameter in self._all:
             parameter.grad = None
-        z = self.trunk(self._x)
+        z = self._trunk(self._x)
         mtl_backward(
             [self._loss(z, t) for t in range(self._num_tasks)],
             features=z,

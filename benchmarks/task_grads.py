@@ -12,7 +12,6 @@ gradient, and heads belong to one task.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 from benchmarks import models, timing
 from mtl_jax.engine import rng
 from mtl_jax.engine.step import bind
-from mtl_jax.errors import UserError, run_command
+from mtl_jax.errors import Parser, UserError, run_command
 from mtl_jax.layers.platform import cpu_compiler_options
 from mtl_jax.methods import gram, ownership
 from mtl_jax.methods.flat_regions import Perturbation, perturbed_grads
@@ -156,7 +155,7 @@ def run(full: bool = False, models_wanted: Sequence[str] = ()) -> list[dict[str,
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser("python -m benchmarks.task_grads", allow_abbrev=False)
+    parser = Parser("python -m benchmarks.task_grads")
     parser.add_argument("--full", action="store_true", help="every strategy, T up to 40")
     parser.add_argument("--models", default="", help=f"of {', '.join(models.MODELS)}")
     args = parser.parse_args(argv)

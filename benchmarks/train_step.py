@@ -10,7 +10,6 @@ task's gradient, FS-CAGrad two of them: `floor` counts passes as `benchmarks.tas
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from mtl_jax.config import FlatConfig, MethodConfig
 from mtl_jax.engine import parallel
 from mtl_jax.engine.optim import make_optimizer
 from mtl_jax.engine.step import init_state, make_train_step
-from mtl_jax.errors import run_command
+from mtl_jax.errors import Parser, run_command
 from mtl_jax.methods.base import Method
 
 # Which passes a method needs, for its floor.
@@ -132,7 +131,7 @@ def run(full: bool = False) -> list[dict[str, Any]]:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser("python -m benchmarks.train_step", allow_abbrev=False)
+    parser = Parser("python -m benchmarks.train_step")
     parser.add_argument("--full", action="store_true", help="ten tasks and every backend too")
     args = parser.parse_args(argv)
     timing.without_compile_cache()

@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import models, timing
-from mtl_jax.errors import UserError, run_command
+from mtl_jax.errors import Parser, UserError, run_command
 
 WHAT = ("sum", "tasks", "pcgrad", "upgrad", "mgda", "fs")
 COLUMNS = (
-    "model", "tasks", "batch", "what", "jax_ms", "torch_ms", "ratio", "jax_min_ms", "torch_min_ms",
-    "jax_cpu_ms", "torch_cpu_ms", "difference",
+    "model", "tasks", "batch", "what", "torch_format", "jax_ms", "torch_ms", "ratio",
+    "jax_min_ms", "torch_min_ms", "jax_cpu_ms", "torch_cpu_ms", "difference",
 )  # fmt: skip
 SAMPLE_MS = 150.0
 # Threads of the side that was timed last spin for a while before they sleep.
@@ -126,7 +126,9 @@ def serve(side_name: str) -> None:
             reply()
         elif do == "prepare":
             found = side.prepare(message["what"])
-            timers[message["what"]] = timing.timer(side.calls[message["what"]], SAMPLE_MS)
+            for name, call in side.calls.items():
+                if name not in timers:
+                    timers[name] = timing.timer(call, SAMPLE_MS)
             reply(**found)
         else:
             reply(sample=timers[message["what"]]())
@@ -164,7 +166,9 @@ def measure(
     rounds: int = 7,
     seconds: float = 4.0,
 ) -> list[dict[str, Any]]:
-    """Times one model on both sides in turns; one row each call, with the fields of `COLUMNS`.
+    """Times one model on both sides in turns, with the fields of `COLUMNS`.
+
+    One row for each call and each memory format of torch's.
 
     `ratio` is JAX / torch, the median over the rounds: below 1 JAX is faster.
     """
@@ -177,19 +181,22 @@ def measure(
         for call in what:
             ours = jax_side.ask(do="prepare", what=call)
             theirs = torch_side.ask(do="prepare", what=call)
-            timers = {side.side: side.timer(call) for side in (jax_side, torch_side)}
+            timers = {"jax": jax_side.timer(call)}
+            timers |= {form: torch_side.timer(f"{call}/{form}") for form in theirs["norms"]}
             taken = timing.in_turns(timers, rounds=rounds, seconds=seconds)
-            mine, its = taken["jax"], taken["torch"]
-            rows.append(
-                {
-                    "model": model, "tasks": num_tasks, "batch": batch_size, "what": call,
-                    **{f"jax_{k.replace('median_', '')}": v for k, v in mine.fields().items()},
-                    **{f"torch_{k.replace('median_', '')}": v for k, v in its.fields().items()},
-                    "ratio": round(mine.over(its), 4),
-                    "difference": float(f"{abs(ours['norm'] / theirs['norm'] - 1):.2e}"),
-                    "torch_options": theirs["options"],
-                }
-            )  # fmt: skip
+            mine = taken.pop("jax")
+            for form, its in taken.items():
+                rows.append(
+                    {
+                        "model": model, "tasks": num_tasks, "batch": batch_size, "what": call,
+                        "torch_format": form,
+                        **{f"jax_{k.replace('median_', '')}": v for k, v in mine.fields().items()},
+                        **{f"torch_{k.replace('median_', '')}": v for k, v in its.fields().items()},
+                        "ratio": round(mine.over(its), 4),
+                        "difference": float(f"{abs(ours['norm'] / theirs['norms'][form] - 1):.2e}"),
+                        "torchjd_options": theirs["options"][form],
+                    }
+                )  # fmt: skip
     return rows
 
 
@@ -216,7 +223,7 @@ def run(full: bool = False, wanted: Sequence[str] = ()) -> tuple[list[dict[str, 
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser("python -m benchmarks.versus_torchjd", allow_abbrev=False)
+    parser = Parser("python -m benchmarks.versus_torchjd")
     parser.add_argument("--full", action="store_true", help="ten tasks too")
     parser.add_argument("--models", default="", help=f"of {', '.join(models.MODELS)}")
     parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)

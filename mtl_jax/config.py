@@ -1,17 +1,15 @@
 """Typed configs: an experiment file gives one, the command line changes it, JSON keeps it.
 
-An experiment file defines `get_config() -> ExperimentConfig` (a system's own subclass). Flags such
-as `--config.optim.lr=3e-4` are parsed by tyro against the dataclass fields. Configs stop at the
-builders: leaf functions take plain arguments.
+An experiment file defines `get_config() -> ExperimentConfig` (a system's own subclass);
+`mtl_jax.flags` applies flags such as `--config.optim.lr=3e-4`. Configs stop at the builders: leaf
+functions take plain arguments.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import importlib
-import io
 import math
 import runpy
 import types
@@ -20,8 +18,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-import tyro
-
 from mtl_jax.engine.parallel import Backend
 from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.methods import table
@@ -29,6 +25,7 @@ from mtl_jax.methods.base import LossWeighting, Method
 from mtl_jax.methods.flat_regions import Combine, FlatScale, Norm, as_method, flat_regions
 from mtl_jax.methods.prenormalise import How, prenormalise
 from mtl_jax.methods.task_grads import Strategy
+from mtl_jax.typed import fits, in_words
 
 Option = float | int | str | bool
 T = TypeVar("T")
@@ -76,7 +73,8 @@ class MethodConfig:
             if self.prenormalise != "none":
                 if isinstance(base, LossWeighting):
                     raise ValueError(
-                        f"method.prenormalise needs an aggregator, {self.aggregator} has none"
+                        f"method.prenormalise is {self.prenormalise}, which needs an aggregator;"
+                        f" {self.aggregator} weights losses, so leave it at none"
                     )
                 base = prenormalise(base, self.prenormalise)
             if self.flat.combine == "erm":
@@ -175,6 +173,7 @@ class ExperimentConfig:
 
     def check(self) -> None:
         """Raises a `UserError` for values that no run can use."""
+        check_types(self)
         for path, value in flatten(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"config.{path} is {value}; it must be a finite number")
@@ -195,6 +194,9 @@ class ExperimentConfig:
             if value < 0 or (value == 0 and path in positive):
                 rule = "positive" if path in positive else "0 or more"
                 raise UserError(f"config.{path} is {value}; it must be {rule}")
+        if self.seed >= 2**32:
+            # JAX keeps the low 32 bits only: two such seeds could start from the same parameters.
+            raise UserError(f"config.seed is {self.seed}; it must be below 2**32 = {2**32}")
         if not self.train.steps and not self.train.epochs:
             raise UserError(
                 "config.train.epochs and config.train.steps are both 0; give one of them"
@@ -204,6 +206,17 @@ class ExperimentConfig:
             raise UserError(
                 f"config.train.profile is {start} {stop}; give two steps, first <= second"
             )
+
+
+def check_types(config: Any, path: str = "config") -> None:
+    """Raises a `UserError` that names the first field whose value is not of its type."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint, name = getattr(config, field.name), hints[field.name], f"{path}.{field.name}"
+        if not fits(value, hint):
+            raise UserError(f"{name} is {value!r}; it must be {in_words(hint, value)}")
+        if dataclasses.is_dataclass(hint):
+            check_types(value, name)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -237,13 +250,13 @@ def load(path: str | Path) -> ExperimentConfig:
         raise UserError(f"no experiment file {path}{hint}")
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
     if not callable(names.get("get_config")):
         raise UserError(f"{path} defines no get_config() that returns an ExperimentConfig")
     try:
         config = names["get_config"]()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"get_config() of {path} fails: {type(error).__name__}: {error}") from error
     if not isinstance(config, ExperimentConfig) or not config.system:
         raise UserError(
@@ -252,117 +265,43 @@ def load(path: str | Path) -> ExperimentConfig:
     return config
 
 
-def override(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
-    """Applies `--config.a.b=value` flags and checks the result.
-
-    Raises:
-      UserError: an unknown key, a value of the wrong type, or one out of range.
-    """
-    config = _with_options(config, flags)
-    known = flatten(config)
-    for flag in flags:
-        key = flag.split("=")[0]
-        if not key.startswith("--"):
-            continue
-        path = key.removeprefix("--config.").replace("-", "_")
-        if not key.startswith("--config.") or path not in known:
-            near = difflib.get_close_matches(path, known, n=1)
-            group = path.rsplit(".", 1)[0]
-            inside = [k for k in known if k.startswith(group + ".")] or sorted(
-                {k.split(".")[0] for k in known}
-            )
-            hint = f"did you mean --config.{near[0]}? " if near else ""
-            raise UserError(f"unknown option {key}; {hint}known: {', '.join(inside)}")
-    config = _tyro(config, flags)
-    config.check()
-    config.method.make()
-    return config
-
-
-def help_text(config: ExperimentConfig) -> str:
-    """The typed list of every flag with its meaning and its value in this experiment."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        tyro.cli(
-            _wrap(_with_options(config, [])), args=["--help"], prog="mtl_jax.train", config=_TYRO
-        )
-    return out.getvalue()
-
-
-_TYRO = (tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed)
-
-
-def _wrap(config: ExperimentConfig) -> Any:
-    """A dataclass whose one field is called config, so that flags start with --config."""
-    field = ("config", type(config), dataclasses.field(default=config))
-    return dataclasses.make_dataclass("Overrides", [field], frozen=True)
-
-
-def _tyro(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
-    err = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
-            return tyro.cli(_wrap(config), args=flags, prog="mtl_jax.train", config=_TYRO).config
-    except SystemExit:
-        text = " ".join(line.strip("│╭╮╰╯─ ") for line in err.getvalue().splitlines()[1:])
-        for tail in ("Argument helptext:", "For full helptext"):
-            text = text.split(tail)[0]
-        raise UserError(" ".join(text.split()) or "the options cannot be parsed") from None
-
-
-def _with_options(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
-    """Fills `method.options` with the chosen method's defaults, so that its flags are typed.
-
-    The file's own options are kept where the method is the file's, and dropped where a flag
-    chooses another one.
-    """
-    name, prefix = config.method.aggregator, "--config.method.aggregator"
-    for i, flag in enumerate(flags):
-        if flag.startswith(prefix + "="):
-            name = flag.split("=", 1)[1]
-        elif flag == prefix and i + 1 < len(flags):
-            name = flags[i + 1]
-    defaults = table.default_options(name)
-    given = config.method.options if name == config.method.aggregator else {}
-    for option in given:
-        if option not in defaults:
-            raise UserError(f"{name} has no option {option!r}; {did_you_mean(option, defaults)}")
-    # An int given for a float option (c=1) must not turn the flag into an int flag.
-    merged = {
-        key: type(value)(given[key])
-        if key in given and type(value) is float
-        else given.get(key, value)
-        for key, value in defaults.items()
-    }
-    return dataclasses.replace(config, method=dataclasses.replace(config.method, options=merged))
-
-
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """A JSON-ready dict, with the system's module under "system"."""
     return {"system": config.system, **dataclasses.asdict(config)}
 
 
 def from_dict(saved: Mapping[str, Any]) -> ExperimentConfig:
-    """Rebuilds a config from `to_dict`; raises a `UserError` when it no longer fits the code."""
+    """Rebuilds a config from `to_dict`.
+
+    A field that is absent, as in the run of an older version, takes its default.
+
+    Raises:
+      UserError: it no longer fits the code, or was changed into what no run can use.
+    """
     values = dict(saved)
-    module = system_module(str(values.pop("system", "")))
     try:
-        return _rebuild(module.Config, values)
-    except (TypeError, ValueError, KeyError) as error:
+        kind = system_module(values.pop("system", "")).Config
+        config = _rebuild(kind, values, "")
+        config.check()
+    except UserError as error:
         raise UserError(
-            f"the saved config does not fit this version of the code: {error}"
+            f"the saved config does not fit this version of the code: {error}; use the version"
+            " that wrote it, or restore config.json from a copy"
         ) from None
+    return config
 
 
-def _rebuild(kind: type[T], values: Mapping[str, Any]) -> T:
+def _rebuild(kind: type[T], values: Any, path: str) -> T:
+    if not isinstance(values, Mapping):
+        raise UserError(f"config{path} is {values!r}; it must hold the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     out = {}
     for name, value in values.items():
-        if name not in hints:
-            raise KeyError(f"{kind.__name__} has no field {name!r}")
+        if name not in hints or name == "system":
+            raise UserError(f"config{path}.{name} is unknown; {did_you_mean(name, hints)}")
         hint = hints[name]
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-            out[name] = _rebuild(hint, value)
+        if dataclasses.is_dataclass(hint):
+            out[name] = _rebuild(typing.cast(type, hint), value, f"{path}.{name}")
         else:
             out[name] = tuple(value) if isinstance(value, list) else value
     return kind(**out)
@@ -371,6 +310,9 @@ def _rebuild(kind: type[T], values: Mapping[str, Any]) -> T:
 def system_module(name: str) -> types.ModuleType:
     """Imports a system by its module path; raises a `UserError` when there is none."""
     try:
-        return importlib.import_module(name)
-    except (ImportError, ValueError) as error:
+        module = importlib.import_module(name)
+    except (ImportError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"cannot import the system {name!r}: {error}") from None
+    if not (hasattr(module, "Config") and hasattr(module, "build")):
+        raise UserError(f"the system {name!r} lacks Config and build")
+    return module

@@ -110,6 +110,9 @@ def _learning(log: Log, metric: str, folder: Path) -> Section | None:
     at_eval = "validation/{task}/{name}"
     validation = log.of("loss", at_eval) or log.of("nll", at_eval)
     chosen = log.of(metric, at_eval)
+    overall = log.series.get(f"validation/{metric}")
+    if not chosen and overall is not None:
+        chosen = {"all tasks": overall}
     if not train and not validation and not chosen:
         return None
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from mtl_jax import run as runs
 from mtl_jax.engine.runfolder import write_json_atomic
-from mtl_jax.errors import UserError, did_you_mean, run_command
-from mtl_jax.train import _argument_error
+from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 
 
 def main(argv: list[str]) -> None:
     """The command: prints every metric and writes them to `evaluation.json`."""
-    parser = argparse.ArgumentParser("python -m mtl_jax.evaluate", allow_abbrev=False)
-    parser.error = _argument_error  # type: ignore[method-assign]
+    parser = Parser("python -m mtl_jax.evaluate", description=__doc__)
     parser.add_argument("--workdir", required=True, help="run folder of mtl_jax.train")
     parser.add_argument("--split", default="", help="one split; default: all of them")
     parser.add_argument("--which", default="best", help="best, last, or a step number")
     args = parser.parse_args(argv)
     workdir = Path(args.workdir)
-    which = int(args.which) if args.which.isdigit() else args.which
+    which = int(args.which) if args.which.isdecimal() else args.which
     if isinstance(which, str) and which not in ("best", "last"):
         raise UserError(f"--which is {which!r}; it must be best, last or a step number")
     run = runs.open_run(workdir)

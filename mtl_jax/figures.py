@@ -134,6 +134,9 @@ def mean_over_tasks(series: Mapping[str, Series]) -> Series:
 def finish(ax: Axes, title: str, ylabel: str, xlabel: str = "step", *, log: bool = False) -> None:
     """Labels an axis; `log` asks for a logarithmic scale, taken where values span a factor of 8."""
     values = [np.asarray(line.get_ydata(), np.float64) for line in ax.get_lines()]
+    for line, points in zip(ax.get_lines(), values, strict=True):
+        if len(points) == 1:  # A line of one point is no line.
+            line.set_marker("o")
     flat = np.concatenate(values) if values else np.zeros(0)
     flat = flat[np.isfinite(flat)]
     if log and flat.size and flat.min() > 0 and flat.max() > 8 * flat.min():

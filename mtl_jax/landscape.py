@@ -32,6 +32,8 @@ Tree = Any
 SIZES = (21, 15, 11, 7, 5)
 # What two CPU cores do in about 15 s; an accelerator always draws the largest grid.
 CPU_FLOPS = 2.5e12
+# Numbers in the batch of all points: 256 images of 64 x 64 x 3, or a dozen of 288 x 384 x 3.
+MAX_NUMBERS = 1 << 22
 
 
 class Landscape(NamedTuple):
@@ -94,10 +96,15 @@ def random_direction(key: Array, params: Tree, owners: Tree) -> Tree:
 def first_examples(data: Data, split: str, count: int) -> tuple[Tree, int]:
     """Returns (the first `count` examples of a split as one batch on the host, how many).
 
-    Fewer where the split is smaller. Rows that only pad a batch are left out.
+    Fewer where the split is smaller, or where they would hold more than `MAX_NUMBERS`. Rows that
+    only pad a batch are left out.
     """
     parts, left = [], count
     for host in data.eval_batches(split):
+        if not parts:
+            whole = jax.eval_shape(lambda r, h: data.assemble(r, h, None), data.resident, host)
+            numbers = sum(leaf.size for leaf in jax.tree.leaves(whole)) // len(host["mask"])
+            count = left = min(count, max(MAX_NUMBERS // max(numbers, 1), 1))
         rows = np.flatnonzero(np.asarray(host["mask"]))[:left]
         parts.append(jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], host))
         left -= len(rows)
@@ -198,7 +205,7 @@ def measure(
       params: the point; on the host, or on one device.
       model_state: of the point.
       split: whose examples.
-      examples: how many, at most.
+      examples: how many, at most; fewer of large examples, and of large models on a CPU.
       reach: the largest step along each direction; 1 moves each filter by its own norm.
       size: points a side, odd; None to let `grid_size` choose.
     """
@@ -212,7 +219,11 @@ def measure(
             np.zeros(2, np.float32), params, model_state, batch, first, second
         )
         flops = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-        size = grid_size(flops, jax.default_backend() == "cpu")
+        on_cpu = jax.default_backend() == "cpu"
+        size = grid_size(flops, on_cpu)
+        if on_cpu and size * size * flops > CPU_FLOPS:  # The smallest grid is still too much.
+            count = max(int(count * CPU_FLOPS / (size * size * flops)), 1)
+            batch = jax.tree.map(lambda leaf: leaf[:count], batch)
     offsets = np.linspace(-reach, reach, size)
     offsets[size // 2] = 0.0
     losses = loss_surface(system, params, model_state, batch, (first, second), offsets)

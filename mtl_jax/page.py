@@ -122,7 +122,7 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{_text(cell)}</th>" for cell in table.head)
     rows = []
     for row in table.rows:
-        mean = ' class="mean"' if row[0].endswith("mean") else ""
+        mean = ' class="mean"' if row[0].endswith(", mean") else ""
         rows.append(f"<tr{mean}>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>")
     wide = ' class="wide"' if len(table.head) == 2 else ""  # options and their values
     return (

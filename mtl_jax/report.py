@@ -8,27 +8,22 @@ something to draw; the page says what is missing.
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from mtl_jax import config as configs
-from mtl_jax import curves, landscape, page
+from mtl_jax import curves, landscape, page, tables
 from mtl_jax import run as runs
 from mtl_jax.engine import parallel, runfolder
 from mtl_jax.engine.state import TrainState
 from mtl_jax.engine.writers import read_metrics
-from mtl_jax.errors import UserError, run_command
+from mtl_jax.errors import Parser, UserError, run_command
 from mtl_jax.facts import header, method_in_words
 from mtl_jax.figures import Section, pretty
-
-ORDER = ("accuracy", "nll", "brier", "ece")
-NAMES = {"nll": "NLL (nats)", "brier": "Brier", "ece": "ECE"}
 
 
 def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
@@ -47,6 +42,10 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
     starts = _read(workdir / "environment.json", [])
     results = _read(workdir / "results.json", None)
     folder = workdir / "figures"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}; mend or move it") from None
     notes: list[str] = []
 
     run, states = _open(workdir, run, notes)
@@ -55,15 +54,19 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
     log = curves.read(workdir, tasks, settings.log_every, settings.select, settings.select_mode)
 
     parts: list[Section | page.Table] = []
+    details: list[page.Table] = []
     total = run.total_steps if run else None
     if results is None or total not in (None, results.get("last/step")):
         notes.insert(0, _unfinished(log, total, results))
     if results is None:
-        parts += _so_far(log)
+        parts += tables.so_far(log)
     else:
-        counts = _example_counts(run) if run else {}
+        counts = _example_counts(run) if run and parallel.process_count() == 1 else {}
         log = log._replace(selected=results.get("best/step", log.selected))
-        parts += _results(results, tasks, counts, settings)
+        scores, details = tables.of_results(
+            results, tasks, counts, settings.select, settings.select_mode
+        )
+        parts += scores
     drawn = curves.sections(log, settings.select.rpartition("/")[2], folder)
     parts += _take(drawn, "learning")
     if run and "best" in states:
@@ -73,7 +76,7 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
     if run and "last" in states:
         parts.append(_surface(run, *states["last"], folder))
     parts += _take(drawn, "time")
-    parts.append(_configuration(config))
+    parts += [*details, _configuration(config)]
 
     facts = header(config, run, read_metrics(workdir), starts)
     html = page.render(
@@ -91,7 +94,8 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
 
 
 def _read(path: Path, default: Any) -> Any:
-    return runfolder.read_json(path) if path.exists() else default
+    kind = dict if default is None else type(default)
+    return runfolder.read_json(path, kind) if path.exists() else default
 
 
 def _open(
@@ -127,7 +131,8 @@ def _logged_tasks(workdir: Path) -> tuple[str, ...]:
 
 def _tasks_in_words(tasks: Sequence[str]) -> str:
     """How many tasks, and which, the first of many."""
-    names = [pretty(task) for task in tasks[:6]] + (["..."] if len(tasks) > 6 else [])
+    more = [f"and {len(tasks) - 6} more"] if len(tasks) > 6 else []
+    names = [pretty(task) for task in tasks[:6]] + more
     return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}: {', '.join(names)}"
 
 
@@ -160,100 +165,6 @@ def _example_counts(run: runs.Run) -> dict[str, int]:
     }
 
 
-def _results(
-    results: Mapping[str, float],
-    tasks: Sequence[str],
-    counts: Mapping[str, int],
-    settings: configs.TrainConfig,
-) -> list[page.Table]:
-    """The tables of the selected and of the last checkpoint; one where they are the same."""
-    order = "highest" if settings.select_mode == "max" else "lowest"
-    rule = f"the {order} {settings.select} of all evaluations"
-    if results.get("best/step") == results.get("last/step"):
-        return [
-            _result(results, tasks, "last", counts, "Result", f"{rule} and the last checkpoint")
-        ]
-    return [
-        _result(results, tasks, "best", counts, "Result: selected checkpoint", rule),
-        _result(results, tasks, "last", counts, "Result: last checkpoint", "the end of the run"),
-    ]
-
-
-def _result(
-    results: Mapping[str, float],
-    tasks: Sequence[str],
-    which: str,
-    counts: Mapping[str, int],
-    title: str,
-    rule: str,
-) -> page.Table:
-    """The table of one checkpoint: a row for each split and task, and for their mean."""
-    mine = {
-        key.removeprefix(f"{which}/"): v
-        for key, v in results.items()
-        if key.startswith(f"{which}/")
-    }
-    splits = sorted({key.split("/")[0] for key in mine if "/" in key})
-    metrics = _metrics(key.split("/")[-1] for key in mine if "/" in key)
-    rows = []
-    for split in splits:
-        for task in (*tasks, None):
-            prefix = f"{split}/{task}/" if task else f"{split}/"
-            cells = [_format(metric, mine.get(prefix + metric)) for metric in metrics]
-            if any(cells) and (task or len(tasks) > 1):
-                rows.append([f"{split}, {pretty(task or 'mean')}", *cells])
-    sizes = ", ".join(f"{split} {counts[split]:,} examples" for split in splits if split in counts)
-    text = f"Step {int(mine.get('step', 0)):,}, {rule}" + (f"; {sizes}." if sizes else ".")
-    return page.Table(title, text, ["", *(_head(m) for m in metrics)], rows)
-
-
-def _so_far(log: curves.Log) -> list[page.Table]:
-    """The table of the last validation, and of the best one, of a run without results."""
-    names = [name for name in log.series if name.startswith("validation/")]
-    if not names:
-        return []
-    metrics = _metrics(name.split("/")[-1] for name in names)
-    rows = []
-    last = int(log.series[names[0]].steps[-1])
-    shown = (
-        {last: "best and last"} if log.selected == last else {log.selected: "best", last: "last"}
-    )
-    for step, label in shown.items():
-        for task in (*log.tasks, None):
-            prefix = f"validation/{task}/" if task else "validation/"
-            cells = [_format(m, _at(log, prefix + m, step)) for m in metrics]
-            if any(cells) and (task or len(log.tasks) > 1):
-                rows.append([f"{label} (step {step}), {pretty(task or 'mean')}", *cells])
-    text = (
-        "Validation at the best and the last evaluation in the log; the run has no final results."
-    )
-    return [page.Table("Result so far", text, ["", *(_head(m) for m in metrics)], rows)]
-
-
-def _at(log: curves.Log, name: str, step: int | None) -> float | None:
-    series = log.series.get(name)
-    found = np.flatnonzero(series.steps == step) if series is not None else []
-    return float(series.values[found[-1]]) if series is not None and len(found) else None
-
-
-def _metrics(names: Any) -> list[str]:
-    """Metric names without repetition, the usual ones first."""
-    seen = dict.fromkeys(names)
-    return [name for name in ORDER if name in seen] + [name for name in seen if name not in ORDER]
-
-
-def _head(metric: str) -> str:
-    return NAMES.get(metric, pretty(metric))
-
-
-def _format(metric: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "not finite"
-    return f"{100 * value:.2f} %" if metric == "accuracy" else f"{value:.4f}"
-
-
 def _surface(run: runs.Run, state: TrainState, step: int, folder: Path) -> Section:
     split = "validation" if "validation" in run.data.splits else run.data.splits[0]
     params, model_state = parallel.to_host((state.params, state.model_state))
@@ -268,14 +179,9 @@ def _configuration(config: configs.ExperimentConfig) -> page.Table:
     return page.Table("Configuration", "As in config.json.", ["option", "value"], rows)
 
 
-def _fail(message: str) -> NoReturn:
-    raise UserError(message)
-
-
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser("python -m mtl_jax.report", allow_abbrev=False)
-    parser.error = _fail  # type: ignore[method-assign]
+    parser = Parser("python -m mtl_jax.report", description=__doc__)
     parser.add_argument("--workdir", required=True, help="run folder of mtl_jax.train")
     args = parser.parse_args(argv)
     print(write(args.workdir))

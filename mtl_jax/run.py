@@ -141,6 +141,19 @@ def evaluate(run: Run, state: TrainState, split: str) -> tuple[dict[str, float],
     return with_task_means(compute(total), run.system.task_names), total
 
 
+def metric_names(run: Run, split: str) -> list[str]:
+    """Names of what `evaluate` returns for a split; nothing is compiled or computed."""
+    batch = next(iter(run.data.eval_batches(split)))
+    state = run.init()
+
+    def states(params: Tree, model_state: Tree, resident: Tree, host: Tree) -> Tree:
+        return run.system.metrics(params, model_state, run.data.assemble(resident, host, None))
+
+    shapes = jax.eval_shape(states, state.params, state.model_state, run.data.resident, batch)
+    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return list(with_task_means(compute(empty), run.system.task_names))
+
+
 def with_task_means(values: Mapping[str, float], tasks: tuple[str, ...]) -> dict[str, float]:
     """Puts the mean over tasks of every metric that all tasks have in front, then task by task."""
     own = {task: [name for name in values if name.startswith(f"{task}/")] for task in tasks}

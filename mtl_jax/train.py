@@ -6,7 +6,6 @@ bit for bit; SIGTERM or Ctrl-C saves first.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import signal
@@ -18,14 +17,15 @@ from typing import Any
 import numpy as np
 
 from mtl_jax import config as configs
+from mtl_jax import flags
 from mtl_jax import run as runs
 from mtl_jax.data.loader import prefetch
 from mtl_jax.engine import parallel, runfolder
 from mtl_jax.engine.checkpoint import Checkpoints
 from mtl_jax.engine.profiler import StepTimer, Trace
 from mtl_jax.engine.state import TrainState
-from mtl_jax.engine.writers import Writers
-from mtl_jax.errors import UserError, did_you_mean, run_command
+from mtl_jax.engine.writers import Writers, event_writer_class
+from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 
 # Steps that may be under way at once. More would hide nothing and, with several devices on one
 # CPU, can starve a collective of threads.
@@ -62,6 +62,7 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
         # ---------------------------------------------------------- system, data, state
         run = runs.build(config)
         tasks, settings = run.system.task_names, config.train
+        _check_watching(run)
         every = settings.eval_every or run.data.steps_per_epoch
         checkpoints = closing.enter_context(
             Checkpoints(
@@ -72,7 +73,7 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
                 log=log,
             )
         )
-        _settle_config(config, folder, checkpoints, log)
+        _check_same_run(config, folder, checkpoints, log)
         state, start = run.init(), 0
         log(
             f"{config.name}: {len(tasks)} tasks, {runs.parameter_count(state):,} parameters,"
@@ -89,6 +90,7 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
                 " give more train.epochs or train.steps, or another workdir"
             )
         state = parallel.replicate(state)
+        _write_config(config, folder)
         writers = closing.enter_context(
             Writers(folder, settings.tensorboard, resume_step=start if restored else None)
         )
@@ -114,8 +116,6 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
             with timer.pause():
                 values, _ = runs.evaluate(run, state, "validation")
                 scores = {f"validation/{name}": value for name, value in values.items()}
-                if settings.select not in scores:
-                    raise UserError(f"config.train.select: {did_you_mean(settings.select, scores)}")
                 writers.write(now, scores, kind="eval")
                 checkpoints.save(now, state, scores)
 
@@ -166,28 +166,44 @@ def _silent(line: str) -> None:
     del line
 
 
-def _settle_config(
+def _check_watching(run: runs.Run) -> None:
+    """Raises a `UserError` for what would else come up at the first evaluation or event."""
+    settings = run.config.train
+    scores = [f"validation/{name}" for name in runs.metric_names(run, "validation")]
+    if settings.select not in scores:
+        raise UserError(
+            f"config.train.select is {settings.select!r}; {did_you_mean(settings.select, scores)}"
+        )
+    if settings.tensorboard:
+        event_writer_class()
+
+
+def _check_same_run(
     config: configs.ExperimentConfig,
     folder: Path,
     checkpoints: Checkpoints,
     log: Callable[[str], None],
 ) -> None:
-    """Compares the config with that of a run to go on with, then writes it down."""
-    if parallel.process_index() != 0:
+    """Compares the config with that of a run to go on with; raises a `UserError` if it differs."""
+    if parallel.process_index() != 0 or checkpoints.latest_step() is None:
         return
-    now, path = configs.to_dict(config), folder / "config.json"
-    if checkpoints.latest_step() is not None:
-        changes = runfolder.compare_config(runfolder.read_json(path), now)
-        fatal = [line for line in changes if line.split(":")[0] not in MAY_CHANGE]
-        if fatal:
-            raise UserError(
-                f"{folder} holds a run with another config ({'; '.join(fatal)});"
-                " give the same config, or another --workdir"
-            )
-        for line in changes:
-            log(f"config changed since the last start: {line}")
-    runfolder.write_json_atomic(path, now)
-    runfolder.write_environment(folder)
+    saved = runfolder.read_json(folder / "config.json")
+    changes = runfolder.compare_config(saved, configs.to_dict(config))
+    fatal = [line for line in changes if line.split(":")[0] not in MAY_CHANGE]
+    if fatal:
+        raise UserError(
+            f"{folder} holds a run with another config ({'; '.join(fatal)});"
+            " give the same config, or another --workdir"
+        )
+    for line in changes:
+        log(f"config changed since the last start: {line}")
+
+
+def _write_config(config: configs.ExperimentConfig, folder: Path) -> None:
+    """Writes the config and the surroundings down, before anything else is in the folder."""
+    if parallel.process_index() == 0:
+        runfolder.write_json_atomic(folder / "config.json", configs.to_dict(config))
+        runfolder.write_environment(folder)
 
 
 def summarise(
@@ -265,19 +281,18 @@ def _stop_on_signals() -> _Stop:
 
 def parse(argv: list[str]) -> tuple[configs.ExperimentConfig, Path]:
     """Parses the command line and joins the other processes; see `--help`."""
-    parser = argparse.ArgumentParser("python -m mtl_jax.train", add_help=False, allow_abbrev=False)
+    parser = Parser("python -m mtl_jax.train", add_help=False)
     parser.add_argument("--config", help="experiment file with get_config()")
     parser.add_argument("--workdir", help="run folder; the same one again resumes")
     parser.add_argument("--coordinator", default="", help="host:port of process 0, or auto")
     parser.add_argument("--num-processes", type=int, default=1)
     parser.add_argument("--process-id", type=int, default=0)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.error = _argument_error  # type: ignore[method-assign]
-    args, flags = parser.parse_known_args(argv)
+    args, changes = parser.parse_known_args(argv)
     if args.help:
         print(parser.format_help())
         if args.config:
-            print(configs.help_text(configs.load(args.config)))
+            print(flags.help_text(configs.load(args.config)))
         else:
             print("with --config FILE this also lists every --config.a.b=value of that experiment")
         raise SystemExit(0)
@@ -285,13 +300,9 @@ def parse(argv: list[str]) -> tuple[configs.ExperimentConfig, Path]:
         raise UserError("--config FILE is missing, e.g. --config experiments/fsmtl/multi_mnist.py")
     if not args.workdir:
         raise UserError("--workdir DIR is missing, e.g. --workdir runs/a")
-    config = configs.override(configs.load(args.config), flags)
+    config = flags.override(configs.load(args.config), changes)
     parallel.initialise(args.coordinator, args.num_processes, args.process_id)
     return config, Path(args.workdir)
-
-
-def _argument_error(message: str) -> None:
-    raise UserError(message)
 
 
 def main(argv: list[str]) -> None:

@@ -140,6 +140,28 @@ def test_first_examples_are_whole_and_in_order(n, count):
     assert batch["mask"].all()
 
 
+def test_large_examples_are_fewer(monkeypatch):
+    monkeypatch.setattr(landscape, "MAX_NUMBERS", 7)  # two numbers an example: x and the mask
+    assert landscape.first_examples(of_rows(10, 4), "validation", 9)[1] == 3
+    monkeypatch.setattr(landscape, "MAX_NUMBERS", 1)
+    assert landscape.first_examples(of_rows(10, 4), "validation", 9)[1] == 1
+
+
+@pytest.mark.parametrize("budget", [1e15, 1e6, 3e5, 1.0])
+def test_large_models_get_a_smaller_grid_and_then_fewer_examples(lenet, monkeypatch, budget):
+    system, batch, params, state, _ = lenet
+    monkeypatch.setattr(landscape, "CPU_FLOPS", budget)
+    monkeypatch.setattr(landscape, "SIZES", (5, 3))
+    data = Data({}, lambda s: batch, lambda s: iter([host()]), assemble, 1, ("validation",))
+    found = landscape.measure(system, data, params, state)
+    size, few = {1e15: (5, 6), 1e6: (3, 6), 3e5: (3, None), 1.0: (3, 1)}[budget]
+    assert found.losses.shape == (size, size, 3)
+    assert found.examples == few or (few is None and 1 < found.examples < 6)
+    logits = np.log(np.asarray(system.predict(params, state, host())["probability"], np.float64))
+    want = -np.take_along_axis(logits, host()["label"][..., None], -1)[: found.examples, :, 0]
+    np.testing.assert_allclose(found.centre, want.mean(0), rtol=1e-4)
+
+
 def test_measure_is_the_same_every_time_and_knows_its_examples(lenet):
     system, batch, params, state, _ = lenet
     data = Data({}, lambda s: batch, lambda s: iter([host()]), assemble, 1, ("validation",))

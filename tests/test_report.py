@@ -197,6 +197,13 @@ def test_a_run_folder_alone_gives_the_same_page(folder: Path, whole: Page):
     assert again.images == whole.images
 
 
+def test_eight_devices_draw_what_one_draws(folder: Path, whole: Page, run_python):
+    done = run_python("-m", "mtl_jax.report", "--workdir", str(folder), devices=8)
+    assert done.returncode == 0, done.stderr
+    again = Page(folder / "report.html")
+    assert (again.titles, again.rows, again.facts) == (whole.titles, whole.rows, whole.facts)
+
+
 def test_the_middle_of_the_surface_is_the_evaluated_loss(trained: Path):
     run = runs.open_run(trained)
     state, _ = runs.restore(run, trained, "last")
@@ -272,6 +279,7 @@ def test_one_of_several_processes_evaluates_nothing(folder: Path, monkeypatch):
     found = Page(report.write(folder, run))
     assert not set(MODEL_SECTIONS) & set(found.titles)
     assert any("Several processes" in text for text in found.notes)
+    assert not any("test 160 examples" in text for text in found.notes)  # one process sees a part
 
 
 def test_erm_has_no_flat_parts_and_breaks_nothing(trained: Path, tmp_path: Path):
@@ -307,7 +315,7 @@ def test_a_quantity_that_was_not_logged_is_left_out(folder: Path, name, tmp_path
         assert "flat part" in found["weights"].text
 
 
-def test_the_selected_step_is_the_first_best_one(folder: Path):
+def test_the_selected_step_is_the_best_one(folder: Path):
     assert curves.read(folder, TASKS, 2, "validation/nll", "max").selected == 10
     assert curves.read(folder, TASKS, 2, "validation/nll", "min").selected == 30
     assert curves.read(folder, TASKS, 2, "validation/none", "max").selected is None
@@ -393,10 +401,7 @@ def test_the_method_in_words(folder: Path):
     assert "normalised by l2" in words
 
 
-def test_a_table_of_odd_numbers():
-    assert report._format("accuracy", 0.98765) == "98.77 %"
-    assert report._format("ece", float("nan")) == "not finite"
-    assert report._format("ece", None) == ""
+def test_tables_and_code_as_markup():
     table = page.Table("Title", "", ["", "a"], [["test, mean", "1"], ["b", "2"]])
     source = page.render("t", "l", {"k": "`x <y>`"}, [], [table], "f")
     assert '<tr class="mean"><td>test, mean</td>' in source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+from tests.raw_files import write_images
 
 EXPERIMENT = '''"""A tiny experiment."""
 
@@ -22,17 +22,6 @@ def get_config() -> Config:
         train=TrainConfig(steps=12, batch_size=32, eval_every=4, log_every=2, report=False),
     )
 '''
-
-
-def write_images(folder: Path, count: int = 400) -> None:
-    """Writes mnist.npz and fashion_mnist.npz: ten random templates each, with noise."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate(("mnist", "fashion_mnist")):
-        rng = np.random.default_rng(seed)
-        labels = np.arange(count) % 10
-        templates = rng.integers(0, 200, (10, 28, 28))
-        images = templates[labels] + rng.integers(0, 56, (count, 28, 28))
-        np.savez(folder / f"{name}.npz", x=images.astype(np.uint8), y=labels)
 
 
 def write_experiment(root: Path, aggregator: str = "cagrad") -> Path:

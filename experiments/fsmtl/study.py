@@ -17,7 +17,6 @@ Writes `experiments/fsmtl/results/<scale>.json` and the table between the README
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -32,9 +31,9 @@ from experiments.fsmtl import multi_mnist, multi_mnist_paper
 from mtl_jax import run as runs
 from mtl_jax.config import FlatConfig, MethodConfig
 from mtl_jax.engine.runfolder import environment, write_json_atomic
-from mtl_jax.errors import UserError, did_you_mean, run_command
+from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
+from mtl_jax.markdown import write_between
 from mtl_jax.systems.vision.config import Config
-from mtl_jax.tables import write_between
 from mtl_jax.train import train
 
 METHODS = {
@@ -226,7 +225,7 @@ def _names(text: str, known: dict[str, str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser("python -m experiments.fsmtl.study", allow_abbrev=False)
+    parser = Parser("python -m experiments.fsmtl.study")
     parser.add_argument("--scale", choices=("cpu", "paper"), default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default="", help=f"of {', '.join(METHODS)}")
@@ -234,6 +233,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/study"))
     parser.add_argument("--table-only", action="store_true")
     args = parser.parse_args(argv)
+    if args.seeds < 1:
+        raise UserError(f"--seeds is {args.seeds}; it must be 1 or more")
     root = args.root / args.scale
     todo = list(
         cells(_names(args.datasets, DATASETS), _names(args.methods, METHODS), range(args.seeds))
@@ -243,7 +244,7 @@ def main(argv: list[str]) -> None:
             print(f"[{k + 1}/{len(todo)}] {cell}", flush=True)
             run_cell(root, args.scale, *cell)
     summary = summarise(root, args.scale, range(args.seeds))
-    if args.table_only and not summary["rows"]:
+    if not summary["rows"]:
         raise UserError(f"no finished pair of cells in {root}; run the study without --table-only")
     RESULTS.mkdir(exist_ok=True)
     write_json_atomic(RESULTS / f"{args.scale}.json", summary)

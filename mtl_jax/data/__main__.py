@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import NoReturn
-
 from mtl_jax.data.prepare import default_data_dir, prepare, status, verify
 from mtl_jax.data.registry import DATASETS
-from mtl_jax.errors import UserError, run_command
+from mtl_jax.errors import Parser, run_command
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m mtl_jax.data --help")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="python -m mtl_jax.data", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser("python -m mtl_jax.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for command, about in (
         ("prepare", "build a set unless it is whole, and check it"),

@@ -22,6 +22,15 @@ from mtl_jax.errors import UserError
 
 SIZE = 64
 NUM_ATTRIBUTES = 40
+# What list_attr_celeba.txt calls its columns, in its order.
+_NAMES = """
+5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
+Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
+Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard
+Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair
+Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
+"""
+ATTRIBUTES = tuple(_NAMES.split())
 SPLITS = ("train", "validation", "test")  # 0, 1, 2 in the partition file
 ATTRIBUTE_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
 IMAGE_FOLDER = "img_align_celeba"
@@ -91,7 +100,8 @@ def read_image(path: Path) -> np.ndarray:
 
 def to_float(images: Any) -> Any:
     """Returns [..., 64, 64, 3] float32 BGR, mean removed, over 255, of uint8 RGB; numpy or JAX."""
-    return (images[..., ::-1].astype(np.float32) - np.asarray(MEAN_BGR, np.float32)) / 255
+    mean = np.asarray(MEAN_BGR, np.float32).reshape((1,) * (images.ndim - 1) + (3,))
+    return (images[..., ::-1].astype(np.float32) - mean) / 255
 
 
 def load_celeba(

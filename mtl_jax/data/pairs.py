@@ -103,6 +103,12 @@ def load_pairs(
     first = _pool(name, blocks, 0, train_size)
     one_pool = all(block["pool"] == 0 for block in blocks["train"])
     second = first if one_pool else _pool(name, blocks, 1, train_size)
+    others = min(first.counts[0], second.counts[0]) - one_pool
+    if partners > others:
+        raise UserError(
+            f"partners = {partners}, but a training image of {name} has {others} others to meet;"
+            f" choose 1..{others}"
+        )
     pairs, offsets = {}, [0, 0]
     for k, split in enumerate(SPLITS):
         counts = first.counts[k], second.counts[k]

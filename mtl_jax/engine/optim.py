@@ -44,7 +44,8 @@ def make_schedule(
     """
     if warmup_steps and warmup_steps >= total_steps:
         raise UserError(
-            f"optim.warmup_steps is {warmup_steps}, but the run has {total_steps} steps"
+            f"optim.warmup_steps is {warmup_steps}, but the run has {total_steps} steps;"
+            " give fewer of the former or more of the latter"
         )
     rest = max(total_steps - warmup_steps, 1)
     if name == "constant":

@@ -41,14 +41,37 @@ def initialise(coordinator: str = "", num_processes: int = 1, process_id: int = 
       process_id: this one's number.
 
     Raises:
-      UserError: several processes without a coordinator.
+      UserError: options that do not fit together, or processes that cannot meet.
     """
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    elif num_processes > 1:
-        if not coordinator:
-            raise UserError(f"{num_processes} processes need --coordinator host:port of process 0")
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+    if num_processes < 1:
+        raise UserError(f"--num-processes is {num_processes}; it must be 1 or more")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process-id is {process_id} with --num-processes {num_processes}; it must be in"
+            f" 0..{num_processes - 1}, another one for each process"
+        )
+    if not coordinator and num_processes == 1:
+        return
+    if not coordinator:
+        raise UserError(f"{num_processes} processes need --coordinator host:port of process 0")
+    host, _, port = coordinator.rpartition(":")
+    if coordinator != "auto" and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"--coordinator is {coordinator!r}; it must be host:port, or auto")
+    if coordinator != "auto" and num_processes == 1:
+        raise UserError(
+            f"--coordinator is {coordinator} with --num-processes 1; give the number of processes,"
+            " or leave the coordinator out"
+        )
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--coordinator {coordinator}: process {process_id} cannot join the others"
+            f" ({str(error).splitlines()[0]}); check the address, and that all of them run"
+        ) from None
 
 
 def is_bound() -> bool:

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -56,19 +57,27 @@ def write_atomic(path: str | os.PathLike[str], text: str) -> None:
         ) from error
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file of a run folder.
+def read_json(path: str | os.PathLike[str], kind: type = dict) -> Any:
+    """Reads a JSON file of a run folder that holds a dict, or another `kind`.
 
     Raises:
-      UserError: it is missing, or it is not JSON.
+      UserError: it is missing, it is not JSON, or it holds something else.
     """
     path = Path(path)
+    # The others are records: a run goes on without them.
+    way_out = "restore it from a copy" + ("" if path.name == "config.json" else ", or delete it")
     try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no {path.name} in {path.parent}; is it the folder of a run?") from None
+        value = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"no {path.name} in {path.parent}; --workdir must be the folder of a run"
+        ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read ({why}); {way_out}") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{path} holds a {type(value).__name__}, not a {kind.__name__}; {way_out}")
+    return value
 
 
 @contextlib.contextmanager
@@ -86,7 +95,7 @@ def claim(workdir: str | os.PathLike[str]) -> Iterator[Path]:
       UserError: the path is no folder, cannot be written, is the folder of something else (it has
         files and no config.json), or another process trains in it.
     """
-    if "://" in os.fspath(workdir):
+    if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(workdir)):  # A Path drops one slash of two.
         raise UserError(f"workdir {workdir} is a URL; give a local path, such as a mounted bucket")
     folder = Path(workdir).absolute()
     if jax.process_index() != 0:
@@ -104,7 +113,9 @@ def claim(workdir: str | os.PathLike[str]) -> Iterator[Path]:
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"workdir {folder} is or passes a file; choose another workdir") from None
     except OSError as error:
-        raise UserError(f"workdir {folder} cannot be used: {error.strerror}") from None
+        raise UserError(
+            f"workdir {folder} cannot be used: {error.strerror}; choose another workdir"
+        ) from None
     try:
         yield folder
     finally:
@@ -163,7 +174,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def write_environment(workdir: str | os.PathLike[str]) -> None:
     """Adds an `environment()` entry to `workdir/environment.json`, the newest last."""
     path = Path(workdir) / "environment.json"
-    entries = read_json(path) if path.exists() else []
+    entries = read_json(path, list) if path.exists() else []
     write_json_atomic(path, [*entries, environment()])
 
 

@@ -63,7 +63,8 @@ class Writers:
         last = -1 if resume_step is None else resume_step
         _truncate(self._path, last)
         if tensorboard:
-            self._events = _event_writer(Path(workdir) / "events", last)
+            folder = str(Path(workdir) / "events")
+            self._events = event_writer_class()(folder, purge_step=last + 1)
         self._file = self._path.open("ab", buffering=0)
 
     def write(self, step: int, scalars: Mapping[str, float], kind: Kind = "train") -> None:
@@ -147,17 +148,18 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; mend or delete it") from error
     return text.decode("utf-8", "replace").split("\n")[:-1]
 
 
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        int(record["step"]), record["kind"], record["values"].items()
+        numbers = [NON_FINITE.get(value, value) for value in record["values"].values()]
+        whole = isinstance(record["step"], int) and isinstance(record["kind"], str)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return record
+    return record if whole and all(isinstance(x, int | float) for x in numbers) else None
 
 
 def _truncate(path: Path, last: int) -> None:
@@ -182,15 +184,16 @@ def _to_json(value: int | float) -> int | float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _event_writer(folder: Path, last: int) -> Any:
+def event_writer_class() -> Any:
+    """Returns tensorboardX's SummaryWriter; a `UserError` where it is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise UserError(
             "TensorBoard events need tensorboardX, which is not installed;"
-            " pip install 'mtl_jax[tensorboard]', or train without it"
+            " pip install 'mtl_jax[tensorboard]', or set train.tensorboard=False"
         ) from None
-    return SummaryWriter(str(folder), purge_step=last + 1)
+    return SummaryWriter
 
 
 class _Table:

@@ -38,7 +38,7 @@ def upgrad(reduction: Literal["mean", "sum"] = "mean") -> Aggregator:
     No task loss rises along -d, to first order, and gradients without conflict give their mean.
 
     Source: Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", arXiv 2406.16232,
-    section 3. Differs from the authors' library: solved on the device, without their absolute
+    the aggregator UPGrad. Differs from the authors' library: solved on the device, without their absolute
     thresholds (a Gram matrix of trace below 1e-4 makes theirs the mean) and without adding 1e-4 to
     the diagonal.
 

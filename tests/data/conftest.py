@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mtl_jax.data import fetch, sources
 from mtl_jax.data.prepare import prepare
+from tests import raw_files
 
 NUM_IMAGES = 60
 
@@ -74,39 +74,10 @@ def sets(_built, tmp_path) -> Path:
 @pytest.fixture
 def celeba_dir(tmp_path) -> Path:
     """CelebA's layout: 12 images, 4 of each split; image i has the attributes k with k % 12 = i."""
-    folder = tmp_path / "celeba"
-    (folder / "img_align_celeba").mkdir(parents=True)
-    names = [f"{i + 1:06d}.jpg" for i in range(12)]
-    lines = ["12", " ".join(f"Attribute_{k}" for k in range(40)) + " "]
-    for i, name in enumerate(names):
-        lines.append(name + " " + " ".join(f"{1 if k % 12 == i else -1:2d}" for k in range(40)))
-        colour = np.array([20 * i, 255 - 20 * i, 60], np.uint8)
-        face = np.broadcast_to(colour, (218, 178, 3)).copy()
-        Image.fromarray(face).save(folder / "img_align_celeba" / name, quality=95)
-    (folder / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
-    parts = "".join(f"{name} {i // 4}\n" for i, name in enumerate(names))
-    (folder / "list_eval_partition.txt").write_text(parts)
-    return folder
+    return raw_files.write_celeba(tmp_path / "celeba")
 
 
 @pytest.fixture
 def dense_dir(tmp_path):
     """Returns a function that writes MTAN's layout of "nyuv2" or "cityscapes" and its folder."""
-
-    def make(name: str, counts: tuple[int, int] = (5, 3), size: tuple[int, int] = (8, 12)) -> Path:
-        rng = np.random.default_rng(0)
-        fields = {"image": 3, "depth": 1} | ({"normal": 3} if name == "nyuv2" else {})
-        label = "label" if name == "nyuv2" else "label_7"
-        for part, count in zip(("train", "val"), counts, strict=True):
-            for field in (*fields, label):
-                folder = tmp_path / name / part / field
-                folder.mkdir(parents=True)
-                for i in range(count):
-                    if field == label:
-                        array = rng.integers(-1, 7, size).astype(np.float64)
-                    else:
-                        array = rng.random((*size, fields[field]))
-                    np.save(folder / f"{i}.npy", array)
-        return tmp_path / name
-
-    return make
+    return lambda name: raw_files.write_dense(tmp_path / name, name)

@@ -70,7 +70,7 @@ def test_json_is_the_old_or_the_new(tmp_path, monkeypatch):
 
 
 def test_reading_json_says_what_is_wrong(tmp_path):
-    with pytest.raises(UserError, match=r"no config.json in .*is it the folder of a run"):
+    with pytest.raises(UserError, match=r"no config.json in .*must be the folder of a run"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text('{"a": ')
     with pytest.raises(UserError, match="cannot be read"):
@@ -187,7 +187,7 @@ def test_compare_config_of_equals_is_empty():
 def test_environment_names_versions_and_devices(tmp_path):
     write_environment(tmp_path)
     write_environment(tmp_path)
-    entries = read_json(tmp_path / "environment.json")
+    entries = read_json(tmp_path / "environment.json", list)
     assert len(entries) == 2  # one for each start
     entry = entries[-1]
     assert entry["packages"]["jax"] == jax.__version__

@@ -36,7 +36,8 @@ def test_a_whole_number_will_do_for_a_float() -> None:
     [
         ("cagard", {}, ["'cagard'", "did you mean 'cagrad'", "mgda"]),
         ("", {}, ["''", "known: "]),
-        ("cagrad", {"C": 0.5}, ["'C'", "'cagrad'", "did you mean 'c'", "rescale"]),
+        ("cagrad", {"C": 0.5}, ["'C'", "'cagrad'", "known: c, rescale"]),
+        ("cagrad", {"recsale": 1}, ["'recsale'", "did you mean 'rescale'"]),
         ("mgda", {"norm": "l2"}, ["'norm'", "'mgda'", "it has none"]),
         ("cagrad", {"c": "0.5"}, ["'c'", "a number", "'0.5'", "0.4"]),
         ("cagrad", {"c": True}, ["a number", "True"]),

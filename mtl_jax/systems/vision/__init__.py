@@ -1,6 +1,7 @@
-"""Image systems: classification heads on one trunk (Multi-MNIST and its family)."""
+"""Image systems: heads on one trunk, for Multi-MNIST and its family, CelebA, NYUv2, CityScapes."""
 
-from mtl_jax.systems.vision.config import Config, build
+from mtl_jax.systems.vision.builders import build
+from mtl_jax.systems.vision.config import Config
 from mtl_jax.systems.vision.figures import report
 
 __all__ = ["Config", "build", "report"]

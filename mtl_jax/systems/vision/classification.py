@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,17 @@ Array = jax.Array
 Tree = Any
 
 
-def make_system(trunk: nn.Module, head: nn.Module, task_names: tuple[str, ...]) -> System:
+def unit_range(images: Array) -> Array:
+    """Returns images of 0..255 as float32 in 0..1."""
+    return images.astype(jnp.float32) / 255.0
+
+
+def make_system(
+    trunk: nn.Module,
+    head: nn.Module,
+    task_names: tuple[str, ...],
+    to_input: Callable[[Array], Array] = unit_range,
+) -> System:
     """Returns the system of one trunk and T equal, stacked heads with cross-entropy losses.
 
     A batch has `image` [B, H, W, C] (uint8, or float in 0..255), `label` [B, T] int, and may have
@@ -27,18 +38,19 @@ def make_system(trunk: nn.Module, head: nn.Module, task_names: tuple[str, ...]) 
       trunk: module `trunk(x, train) -> [B, D]`.
       head: module `head(z) -> [B, classes]`.
       task_names: one name a task.
+      to_input: what the trunk sees of `image`.
     """
     num_tasks = len(task_names)
 
     def apply(params: Tree, model_state: Tree, batch: Tree, train: bool) -> tuple[Array, Tree]:
-        x = batch["image"].astype(jnp.float32) / 255.0
+        x = to_input(batch["image"])
         variables = {"params": params["trunk"], **model_state}
         z, moved = trunk.apply(variables, x, train, mutable=list(model_state) if train else [])
         return jnp.asarray(z), {**model_state, **moved}
 
     def init(key: Array, batch: Tree) -> tuple[Tree, Tree]:
         trunk_key, head_key = jax.random.split(key)
-        x = batch["image"][:2].astype(jnp.float32) / 255.0
+        x = to_input(batch["image"][:2])
         model_state = dict(trunk.init(trunk_key, x, False))
         params = model_state.pop("params")
         z, _ = apply({"trunk": params}, model_state, {"image": batch["image"][:2]}, False)

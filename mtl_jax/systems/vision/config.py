@@ -1,28 +1,13 @@
-"""Config of the image systems, and how one becomes a system with its data."""
+"""Config of the image systems: what may be chosen, and what fits together."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
+from typing import ClassVar, Literal, NamedTuple
 
 from mtl_jax.config import ExperimentConfig
-from mtl_jax.data.loader import batch_indices, eval_batches
-from mtl_jax.data.overlay import compose
-from mtl_jax.data.pairs import PairData, load_pairs
-from mtl_jax.engine import parallel
-from mtl_jax.systems.base import Data, System
-from mtl_jax.systems.vision import lenet, mlp, resnet
-from mtl_jax.systems.vision.classification import make_system
-from mtl_jax.systems.vision.heads import Head
-
-Array = jax.Array
-Tree = Any
-SPLITS = ("train", "validation", "test")
+from mtl_jax.data.registry import parse
+from mtl_jax.errors import UserError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +15,18 @@ class DataConfig:
     """The images."""
 
     name: str = "multi_mnist"
-    """multi_mnist, multi_fashion or multi_fashion_mnist, with /small (default) or /full."""
+    """multi_mnist, multi_fashion or multi_fashion_mnist, with /small (default) or /full; celeba,
+    nyuv2 or cityscapes, which are built from your own copy in manual_dir."""
     pairs: Literal["fresh", "fixed"] = "fresh"
-    """Training pairs: new ones every epoch, or the fixed two a source image of the original."""
+    """multi_*: new training pairs every epoch, or the fixed two a source image of the original."""
     partners: int = 2
-    """Pairs a source image, in an epoch and in every split."""
+    """multi_*: pairs a source image, in an epoch and in every split."""
     train_size: int = 0
-    """Use so many training sources only, balanced over classes; 0 for all."""
+    """multi_*: use so many training sources only, balanced over classes; 0 for all."""
+    holdout: int = 0
+    """nyuv2, cityscapes: how many training images make the validation split, which they lack."""
+    augment: bool = True
+    """nyuv2, cityscapes: train on randomly enlarged and mirrored images."""
     data_dir: str = ""
     """Where prepared sets are; empty for $MTL_JAX_DATA/sets or ~/.cache/mtl_jax/sets."""
     manual_dir: str = ""
@@ -45,12 +35,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The trunk; every task gets a linear head."""
+    """The trunk; every task gets a head of its own."""
 
-    name: Literal["lenet_pareto", "lenet_5x5", "resnet18", "mlp"] = "lenet_pareto"
-    """lenet_pareto and resnet18 are the papers'; lenet_5x5 is the benchmarks'."""
+    name: Literal[
+        "lenet_pareto", "lenet_5x5", "resnet18", "mlp", "resnet18_celeba", "segnet_small"
+    ] = "lenet_pareto"
+    """lenet_pareto and the resnet18s are the papers'; lenet_5x5 is the benchmarks', segnet_small
+    (nyuv2, cityscapes) stands in for the papers' SegNet-MTAN."""
     widths: tuple[int, ...] = (10, 20)
-    """Channels of lenet_5x5, or widths of mlp."""
+    """Channels of lenet_5x5, layers of mlp or stages of segnet_small; the others have their own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,85 +57,100 @@ class Config(ExperimentConfig):
     model: ModelConfig = ModelConfig()
     """The trunk."""
 
-
-def make_trunk(name: str, widths: tuple[int, ...]) -> nn.Module:
-    """Builds a trunk by name; batch statistics are taken over all devices."""
-    if name == "lenet_pareto":
-        return lenet.lenet_pareto()
-    if name == "lenet_5x5":
-        return lenet.lenet_5x5((widths[0], widths[1]))
-    if name == "resnet18":
-        return resnet.resnet18_multimnist(axis_name=parallel.AXIS)
-    return mlp.MLP(widths)
+    def check(self) -> None:
+        """Raises a `UserError` for values that no run can use; touches no data."""
+        super().check()
+        check_data(self.data)
+        check_model(self.model.name, self.model.widths, self.data.name)
 
 
-def build(config: Config) -> tuple[System, Data]:
-    """Loads the data set, preparing it first where it is missing, and builds the system."""
-    pairs = load_pairs(
-        config.data.name,
-        config.data.data_dir or None,
-        config.data.manual_dir or None,
-        train_size=config.data.train_size or None,
-        partners=config.data.partners,
-    )
-    trunk = make_trunk(config.model.name, config.model.widths)
-    data = pair_data(
-        pairs,
-        fresh=config.data.pairs == "fresh",
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        shard=parallel.process_index(),
-        shards=parallel.process_count(),
-    )
-    return make_system(trunk, Head(10), pairs.tasks), data
+class Model(NamedTuple):
+    """What a trunk is for.
 
-
-def pair_data(
-    pairs: PairData, *, fresh: bool, batch_size: int, seed: int, shard: int, shards: int
-) -> Data:
-    """Returns the data of a Multi-MNIST-style set; the images live on the devices.
-
-    Host batches hold `pair` [B, 2] indices; images are composed inside the step.
-
-    Args:
-      pairs: the set.
-      fresh: new training pairs every epoch, from (seed, epoch).
-      batch_size: global batch size.
-      seed: of the order and of fresh pairs.
-      shard: this process.
-      shards: number of processes.
+    Attributes:
+      families: of the data sets that it fits.
+      widths: whether it takes `model.widths`: how many, 0 for any number from 1 on, None for none.
     """
-    total = len(pairs.pairs["train"])
-    steps_per_epoch = total // batch_size
-    epochs: dict[int, np.ndarray] = {}
-    one_pool = pairs.images[0] is pairs.images[1]
-    resident = {"images": pairs.images[:1] if one_pool else pairs.images}
-    resident["labels"] = pairs.labels[:1] if one_pool else pairs.labels
 
-    def of_epoch(epoch: int) -> np.ndarray:
-        if not fresh:
-            return pairs.pairs["train"]
-        if epoch not in epochs:
-            epochs.clear()  # one epoch is in use at a time
-            epochs[epoch] = pairs.fresh_pairs(seed, epoch)
-        return epochs[epoch]
+    families: tuple[str, ...]
+    widths: int | None = None
 
-    def train_batch(step: int) -> Tree:
-        index = batch_indices(seed, step, total, batch_size, shard, shards)
-        return {"pair": of_epoch(step // steps_per_epoch)[index]}
 
-    def batches(split: str) -> Any:
-        chosen = pairs.pairs[split]
-        for index, mask in eval_batches(len(chosen), batch_size, shard, shards):
-            yield {"pair": chosen[index], "mask": mask}
+FAMILIES = {
+    "multi_mnist": "pairs",
+    "multi_fashion": "pairs",
+    "multi_fashion_mnist": "pairs",
+    "celeba": "celeba",
+    "nyuv2": "dense",
+    "cityscapes": "dense",
+}
+MODELS = {
+    "lenet_pareto": Model(("pairs", "celeba")),
+    "lenet_5x5": Model(("pairs", "celeba"), widths=2),
+    "resnet18": Model(("pairs", "celeba")),
+    "mlp": Model(("pairs", "celeba"), widths=0),
+    # Its pooling would drop the border of the last map of any size but 64 x 64.
+    "resnet18_celeba": Model(("celeba",)),
+    "segnet_small": Model(("dense",), widths=0),
+}
+# Options that mean something for one family only.
+OPTIONS = {
+    "pairs": "pairs",
+    "partners": "pairs",
+    "train_size": "pairs",
+    "holdout": "dense",
+    "augment": "dense",
+}
 
-    def assemble(resident: Tree, host: Tree, keys: Array | None) -> Tree:
-        del keys  # nothing random: pairs and order come from the host
-        pair = host["pair"]
-        first, last = resident["images"][0], resident["images"][-1]
-        image = compose(jnp.take(first, pair[:, 0], 0), jnp.take(last, pair[:, 1], 0))
-        label = [resident["labels"][t][pair[:, k]] for k, t in ((0, 0), (1, -1))]
-        batch = {"image": image[..., None], "label": jnp.stack(label, 1)}
-        return {**batch, "mask": host["mask"]} if "mask" in host else batch
 
-    return Data(resident, train_batch, batches, assemble, steps_per_epoch, SPLITS[1:])
+def family(name: str) -> str:
+    """Returns "pairs", "celeba" or "dense" for a data set "NAME" or "NAME/CONFIG".
+
+    Raises:
+      UserError: no such data set, or none of images.
+    """
+    base = parse(name)[0].name
+    if base not in FAMILIES:
+        raise UserError(f"data set {base!r} is not one of images; {did_you_mean(base, FAMILIES)}")
+    return FAMILIES[base]
+
+
+def check_data(data: DataConfig) -> None:
+    """Raises a `UserError` for options that are out of range or that the data set does not have."""
+    kind = family(data.name)
+    for field in dataclasses.fields(data):
+        value = getattr(data, field.name)
+        if OPTIONS.get(field.name, kind) != kind and value != field.default:
+            raise UserError(
+                f"config.data.{field.name} is {value}, which {data.name} does not have;"
+                f" leave it at {field.default}"
+            )
+    if data.partners < 1:
+        raise UserError(f"config.data.partners is {data.partners}; it must be 1 or more")
+    if data.train_size and data.train_size < 3:
+        raise UserError(
+            f"config.data.train_size is {data.train_size}; it must be 3 or more, or 0 for all"
+        )
+    if kind == "dense" and data.holdout < 1:
+        raise UserError(
+            f"config.data.holdout is {data.holdout}; {data.name} has no validation split, so give"
+            " the number of training images that are to make it, 1 or more"
+        )
+
+
+def check_model(name: str, widths: tuple[int, ...], data: str) -> None:
+    """Raises a `UserError` unless a trunk of this name and these widths fits the data set."""
+    model, kind = MODELS[name], family(data)
+    if kind not in model.families:
+        fit = ", ".join(other for other in MODELS if kind in MODELS[other].families)
+        raise UserError(f"config.model.name is {name}, which does not fit {data}; choose of {fit}")
+    found, default = " ".join(map(str, widths)) or "empty", ModelConfig.widths
+    if model.widths is None and tuple(widths) != default:
+        free = ", ".join(other for other in MODELS if MODELS[other].widths is not None)
+        raise UserError(
+            f"config.model.widths is {found}, but {name} has widths of its own; leave it at"
+            f" {' '.join(map(str, default))}, or choose of {free}"
+        )
+    if not widths or min(widths) < 1 or (model.widths and len(widths) != model.widths):
+        count = {None: "", 0: "one or more ", 2: "two "}[model.widths]
+        raise UserError(f"config.model.widths is {found}; {name} takes {count}positive numbers")

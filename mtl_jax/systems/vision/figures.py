@@ -163,14 +163,17 @@ def draw_reliability(
         for i, (task, state) in enumerate(calibrations.items()):
             band, column = divmod(i, columns)
             top, bottom = axes[2 * band, column], axes[2 * band + 1, column]
-            _diagram(top, bottom, state, COLOURS[i % len(COLOURS)], most)
+            _diagram(top, bottom, state, COLOURS[i % len(COLOURS)], most, 8 - columns)
             top.set(title=pretty(task), ylabel="accuracy")
             text = f"ECE {ece[task]:.4f}"
             top.text(0.04, 0.93, text, transform=top.transAxes, va="top", weight="bold")
     return path
 
 
-def _diagram(top: Axes, bottom: Axes, state: Calibration, colour: str, most: float) -> None:
+def _diagram(
+    top: Axes, bottom: Axes, state: Calibration, colour: str, most: float, size: float
+) -> None:
+    """Draws one task: `most` is the largest count of any task, `size` the counts' font size."""
     table = reliability(state)
     width = table.upper - table.lower
     full = table.count > 0
@@ -187,7 +190,7 @@ def _diagram(top: Axes, bottom: Axes, state: Calibration, colour: str, most: flo
     for ax in (top, bottom):
         ax.axis("on")
     bars = bottom.bar(lower, table.count[full], color=GREY, edgecolor="white", **style)
-    bottom.bar_label(bars, [f"{n:,.0f}" for n in table.count[full]], fontsize=6.5, padding=1)
+    bottom.bar_label(bars, [f"{n:,.0f}" for n in table.count[full]], fontsize=size, padding=1)
     bottom.set(xlim=(0, 1), xticks=np.linspace(0, 1, 6), xlabel="confidence", ylabel="examples")
     bottom.set(yscale="log", ylim=(0.7, 6 * most))
     bottom.yaxis.set_major_locator(LogLocator(numticks=4))
@@ -237,7 +240,8 @@ def draw_examples(
     size = 7.0 / (6 + 5 * 0.08)  # inches a side
     text = 0.12 + 0.145 * min(found.label.shape[1], MAX_LINES)
     height = rows * (size + text)
-    small = any(names.values())  # Words need more room than digits.
+    # Words need more room than digits.
+    small = any(names.values()) or found.label.shape[1] > MAX_LINES
     # Placed by hand: what is written below an image must not change its size.
     with figures.canvas(path, rows, columns, height, placed=True) as (figure, axes):
         room = {"wspace": 0.08, "hspace": text / size, "bottom": text / height, "top": 1.0}
@@ -266,7 +270,7 @@ def draw_examples(
 def _lines(
     found: Predictions, names: Mapping[str, Sequence[str]], n: int
 ) -> list[tuple[str, bool]]:
-    """Returns (text, whether it is a mistake) for each task, or for the worst of many."""
+    """Returns (text, whether it is a mistake) for each task, or for the worst of many, named."""
     tasks = found.label.shape[1]
     known = list(names.values())
     order = np.flatnonzero(found.known[n])
@@ -280,6 +284,7 @@ def _lines(
         task = known[t] if known[t] else [str(c) for c in range(found.probability.shape[-1])]
         mistake = bool(found.wrong[n, t])
         what = f"{task[label]} \u2192 {task[said]}" if mistake else task[said]
+        what = f"{pretty(list(names)[t])}: {what}" if tasks > MAX_LINES else what
         percent = 100 * found.confidence[n, t]
         sure = ">99" if percent >= 99.5 else f"{percent:.0f}"
         lines.append((f"{what}  {sure} %", mistake))
