@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from mtl_jax import train
 from mtl_jax.data.prepare import prepare
 from mtl_jax.errors import run_command
 from tests import tiny
@@ -20,6 +22,26 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tiny.write_experiment(root)
     prepare("multi_mnist", root / "sets", root / "raw")
     return path
+
+
+def argv_of(command: str, experiment: Path, run: Path) -> list[object]:
+    """The command line of train, evaluate or report."""
+    return ["--workdir", run] if command != "train" else ["--config", experiment, "--workdir", run]
+
+
+@pytest.fixture(scope="module")
+def trained(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three checkpoints."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    run_command(train.main, [str(word) for word in argv_of("train", experiment, run)])
+    assert len(list((run / "checkpoints").iterdir())) == 3
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, free to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def refused(

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.refusals import assert_says, contents, experiment, refused
 __all__ = ["experiment"]
 
 Capture = pytest.CaptureFixture[str]
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 def edit(old: str, new: str) -> Callable[[str], str]:

@@ -1,47 +1,24 @@
-"""Run folders that are wrong, damaged, in use or full: one line, and nothing in them is lost."""
+"""Damaged run folders, and wrong questions to good ones: one line, and nothing is lost."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtl_jax import evaluate, report, train
-from mtl_jax.engine import runfolder
-from mtl_jax.engine.checkpoint_folder import Folder
 from mtl_jax.errors import run_command
-from tests.refusals import assert_says, contents, experiment, refused
+from tests.refusals import argv_of, assert_says, contents, experiment, refused, run, trained
 
-__all__ = ["experiment"]
+__all__ = ["experiment", "run", "trained"]
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[Path], Any]
 MAINS = {"train": train.main, "evaluate": evaluate.main, "report": report.main}
-
-
-def _argv(command: str, experiment: Path, run: Path) -> list[object]:
-    return ["--workdir", run] if command != "train" else ["--config", experiment, "--workdir", run]
-
-
-@pytest.fixture(scope="module")
-def trained(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("trained") / "run"
-    run_command(train.main, [str(word) for word in _argv("train", experiment, run)])
-    assert len(list((run / "checkpoints").iterdir())) == 3
-    return run
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A finished run of three checkpoints, free to be damaged."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def _write(name: str, text: str) -> Damage:
@@ -201,7 +178,7 @@ def test_a_damaged_run_folder_is_refused_and_left_as_it_is(
     damage(run)
     before = contents(run)
     for command in commands.split():
-        line = refused(MAINS[command], _argv(command, experiment, run), capsys)
+        line = refused(MAINS[command], argv_of(command, experiment, run), capsys)
         assert_says(line, *words)
         assert contents(run) == before, command
 
@@ -211,7 +188,7 @@ def test_the_newest_checkpoint_damaged_is_said_and_the_run_goes_on(
 ) -> None:
     good = contents(run / "checkpoints" / "8")
     _flip(12)(run)
-    run_command(train.main, [str(word) for word in _argv("train", experiment, run)])
+    run_command(train.main, [str(word) for word in argv_of("train", experiment, run)])
     said = capsys.readouterr().out
     assert_says(said, "warning: checkpoint 12 is damaged", "falling back to checkpoint 8")
     assert_says(said, "resuming at step 8 of 12")
@@ -232,7 +209,7 @@ def test_another_config_does_not_touch_a_run(
     experiment: Path, run: Path, capsys: Capture, flags: str, words: tuple[str, ...]
 ) -> None:
     before = contents(run)
-    argv = [*_argv("train", experiment, run), *flags.split()]
+    argv = [*argv_of("train", experiment, run), *flags.split()]
     assert_says(refused(train.main, argv, capsys), *words)
     assert contents(run) == before
 
@@ -257,107 +234,3 @@ def test_a_wrong_question_to_a_run(trained: Path, capsys: Capture, flags: str, w
     before = contents(trained)
     assert_says(refused(evaluate.main, ["--workdir", trained, *flags.split()], capsys), words)
     assert contents(trained) == before
-
-
-def test_folders_of_something_else_are_left_alone(
-    experiment: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    thesis = tmp_path / "thesis"
-    thesis.mkdir()
-    (thesis / "chapter.tex").write_text("x")
-    for workdir, words in (
-        (thesis, "has files (chapter.tex) but no config.json"),
-        (thesis / "chapter.tex", "is or passes a file; choose another workdir"),
-        (thesis / "chapter.tex" / "run", "is or passes a file; choose another workdir"),
-        ("/proc/nothing/run", "cannot be used: "),
-        ("gs://bucket/run", "is a URL; give a local path"),
-    ):
-        argv = ["--config", experiment, "--workdir", workdir]
-        assert_says(refused(train.main, argv, capsys), words, "workdir")
-        for command in (evaluate.main, report.main):
-            assert_says(refused(command, ["--workdir", workdir], capsys), "no config.json in")
-    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
-    assert_says(refused(evaluate.main, [], capsys), "required: --workdir; see python -m")
-
-
-HOLD = """
-import fcntl, os, sys
-lock = os.open(sys.argv[1] + "/.lock", os.O_RDWR | os.O_CREAT)
-fcntl.lockf(lock, fcntl.LOCK_EX)
-os.write(lock, b"process 7 on node3")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_run_folder_in_use(experiment: Path, run: Path, capsys: Capture) -> None:
-    (run / ".lock").unlink()
-    command = [sys.executable, "-c", HOLD, str(run)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        before = contents(run)
-        line = refused(train.main, _argv("train", experiment, run), capsys)
-        assert_says(line, "is in use by process 7 on node3; wait for it, or choose another")
-        assert contents(run) == before
-        holder.communicate("")
-
-
-def _full(*_: object, **__: object) -> None:
-    raise OSError(28, "No space left on device")
-
-
-@pytest.mark.parametrize(
-    ("where", "words"),
-    [
-        ((os, "fsync"), "make space"),
-        ((Folder, "make_ready"), "the same command starts again"),
-        ((runfolder, "write_environment"), "give the same command again"),
-    ],
-)
-def test_a_full_disk_of_a_new_run(
-    experiment: Path,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
-    where: tuple[Any, str],
-    words: str,
-) -> None:
-    argv = _argv("train", experiment, tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(*where, _full)
-        assert_says(refused(train.main, argv, capsys), "No space left on device", words)
-    left = contents(tmp_path / "run")
-    assert not [name for name in left if name.startswith("checkpoints/")]
-    if "config.json" in left:
-        json.loads((tmp_path / "run" / "config.json").read_text())
-    run_command(train.main, [str(word) for word in argv])  # with space, the same command does it
-    assert (tmp_path / "run" / "results.json").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte: room for one checkpoint of half a megabyte, and not for two."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
-    experiment: Path, small_disk: Path, capsys: Capture
-) -> None:
-    argv = _argv("train", experiment, small_disk / "run")
-    line = refused(train.main, argv, capsys)
-    assert_says(line, "No space left on device", "checkpoint 8 could not be written")
-    assert_says(line, "earlier ones are kept", "resumes from step 4")
-    kept = contents(small_disk / "run" / "checkpoints" / "4")
-    assert [p.name for p in (small_disk / "run" / "checkpoints").iterdir()] == ["4"]
-    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
-    run_command(train.main, [str(word) for word in argv])
-    assert "resuming at step 4 of 12" in capsys.readouterr().out
-    assert contents(small_disk / "run" / "checkpoints" / "4") == kept
