@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import dispatch, models, solvers, task_grads, timing, train_step
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
-from mtl_jax.markdown import table, write_between
+from mtl_jax.reporting.markdown import table, write_between
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"

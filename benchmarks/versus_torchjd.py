@@ -201,23 +201,24 @@ def measure(
 
 
 def run(full: bool = False, wanted: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict]:
-    """Runs every model; returns all rows and the environment with both sides' versions."""
-    threads = timing.cores()
-    workers = Worker("jax", threads), Worker("torch", threads)
-    try:
-        found = [worker.ask(do="hello", threads=threads) for worker in workers]
-        environment = {**found[0], "torch": found[1], "threads": threads}
-        rows = []
-        for model in wanted or models.MODELS:
-            tasks = (2, 10) if full and model != "resnet18" else (2,)
-            for num_tasks in tasks:
+    """Runs every model; returns all rows and the environment with both sides' versions.
+
+    Every model gets new processes: what an allocator does with 32 MB depends on what ran before.
+    """
+    threads, rows, environment = timing.cores(), [], {}
+    for model in wanted or models.MODELS:
+        for num_tasks in (2, 10) if full and model != "resnet18" else (2,):
+            workers = Worker("jax", threads), Worker("torch", threads)
+            try:
+                found = [worker.ask(do="hello", threads=threads) for worker in workers]
+                environment = environment or {**found[0], "torch": found[1], "threads": threads}
                 size = models.find(model).cpu_batch
                 new = measure(*workers, model, num_tasks, size, seconds=6.0 if full else 3.0)
-                timing.show(new, COLUMNS)
-                rows += new
-    finally:
-        for worker in workers:
-            worker.close()
+            finally:
+                for worker in workers:
+                    worker.close()
+            timing.show(new, COLUMNS)
+            rows += new
     return rows, environment
 
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from mtl_jax import config as configs
-from mtl_jax import curves, landscape, page, tables
 from mtl_jax import run as runs
 from mtl_jax.engine import parallel, runfolder
 from mtl_jax.engine.state import TrainState
 from mtl_jax.engine.writers import read_metrics
 from mtl_jax.errors import Parser, UserError, run_command
-from mtl_jax.facts import header, method_in_words
-from mtl_jax.figures import Section, pretty
+from mtl_jax.reporting import curves, landscape, page, tables
+from mtl_jax.reporting.facts import header, method_in_words
+from mtl_jax.reporting.figures import Section, pretty
 
 
 def write(workdir: str | Path, run: runs.Run | None = None) -> Path:

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import dispatch, models, references, run, solvers, task_grads, timing, train_step
 from mtl_jax.errors import UserError
-from mtl_jax.markdown import table, write_between
+from mtl_jax.reporting.markdown import table, write_between
 
 QUICK: dict[str, Any] = {"rounds": 1, "seconds": 0.0}
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from mtl_jax import curves, facts, landscape, page, report, train
+from mtl_jax import report, train
 from mtl_jax import run as runs
 from mtl_jax.engine import parallel
 from mtl_jax.engine.writers import read_metrics
 from mtl_jax.errors import UserError, run_command
-from mtl_jax.figures import Section
+from mtl_jax.reporting import curves, facts, landscape, page
+from mtl_jax.reporting.figures import Section
 from mtl_jax.systems import vision
 from tests import tiny
 

@@ -32,7 +32,7 @@ from mtl_jax import run as runs
 from mtl_jax.config import FlatConfig, MethodConfig
 from mtl_jax.engine.runfolder import environment, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
-from mtl_jax.markdown import write_between
+from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.vision.config import Config
 from mtl_jax.train import train
 

@@ -34,9 +34,10 @@ def fairgrad(
     alpha = 1 is Nash-MTL, alpha to 0 the sum of the gradients, alpha to infinity max-min fairness.
 
     Source: Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", arXiv 2402.15638, the
-    stationarity condition of its alpha-fair objective. alpha = 2 is the value of all the authors' run scripts (1 in their classes). Differs
-    from their code: damped Newton on the device instead of SciPy's least squares, and MGDA's
-    direction, of the same degree, where the equation has no solution.
+    stationarity condition of its alpha-fair objective. alpha = 2 is the value of all the authors'
+    run scripts (1 in their classes). Differs from their code: damped Newton on the device instead
+    of SciPy's least squares, and MGDA's direction, of the same degree, where the equation has no
+    solution.
 
     Args:
       alpha: fairness exponent, > 0.

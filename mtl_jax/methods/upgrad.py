@@ -38,9 +38,9 @@ def upgrad(reduction: Literal["mean", "sum"] = "mean") -> Aggregator:
     No task loss rises along -d, to first order, and gradients without conflict give their mean.
 
     Source: Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", arXiv 2406.16232,
-    the aggregator UPGrad. Differs from the authors' library: solved on the device, without their absolute
-    thresholds (a Gram matrix of trace below 1e-4 makes theirs the mean) and without adding 1e-4 to
-    the diagonal.
+    the aggregator UPGrad. Differs from the authors' library: solved on the device, without their
+    absolute thresholds (a Gram matrix of trace below 1e-4 makes theirs the mean) and without adding
+    1e-4 to the diagonal.
 
     Args:
       reduction: "mean": p = 1 / number of active tasks; "sum": p = 1.

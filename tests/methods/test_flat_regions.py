@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mtl_jax.methods.loss_weighting import linear_scalarization, scale_invariant
-from mtl_jax.methods.mgda import mgda
-from mtl_jax.methods.nash_mtl import nash_mtl
-from mtl_jax.methods.pcgrad import pcgrad
-from mtl_jax.methods.table import METHODS, make
 
 from mtl_jax.engine.step import bind
 from mtl_jax.methods import gram, ownership
 from mtl_jax.methods.base import Aggregator, Method
 from mtl_jax.methods.flat_regions import as_method, flat_regions
+from mtl_jax.methods.loss_weighting import linear_scalarization, scale_invariant
+from mtl_jax.methods.mgda import mgda
+from mtl_jax.methods.nash_mtl import nash_mtl
+from mtl_jax.methods.pcgrad import pcgrad
+from mtl_jax.methods.table import METHODS, make
 from tests import toys
 
 KEY = jax.random.key(7)

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from mtl_jax import figures
 from mtl_jax.engine import parallel
-from mtl_jax.figures import COLOURS, GREY, MEAN, Section, pretty
 from mtl_jax.metrics.classification import NUM_BINS, Calibration, reliability
+from mtl_jax.reporting import figures
+from mtl_jax.reporting.figures import COLOURS, GREY, MEAN, Section, pretty
 
 if TYPE_CHECKING:
     from mtl_jax.engine.state import TrainState

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from mtl_jax import run as runs
 from mtl_jax import train
-from mtl_jax.figures import COLOURS
 from mtl_jax.metrics.classification import Calibration, calibration, reliability
+from mtl_jax.reporting.figures import COLOURS
 from mtl_jax.systems.vision import figures
 from mtl_jax.systems.vision.figures import Predictions
 from tests import tiny

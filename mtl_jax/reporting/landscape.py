@@ -20,10 +20,10 @@ import numpy as np
 from jax import lax
 
 from mtl_jax.engine import parallel, rng
-from mtl_jax.figures import COLOURS, Section, draw_surface, pretty
 from mtl_jax.layers.platform import cpu_compiler_options
 from mtl_jax.methods.ownership import STACKED, Owner, owner_tree
 from mtl_jax.methods.task_grads import objective, problem
+from mtl_jax.reporting.figures import COLOURS, Section, draw_surface, pretty
 from mtl_jax.systems.base import Data, System
 
 Array = jax.Array

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mtl_jax.figures import Section
+from mtl_jax.reporting.figures import Section
 
 
 class Table(NamedTuple):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_jax import landscape
-from mtl_jax.landscape import Landscape
 from mtl_jax.methods.ownership import owner_tree
+from mtl_jax.reporting import landscape
+from mtl_jax.reporting.landscape import Landscape
 from mtl_jax.systems.base import Data
 from mtl_jax.systems.vision.classification import make_system
 from mtl_jax.systems.vision.heads import Head

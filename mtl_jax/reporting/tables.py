@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mtl_jax.curves import Log
-from mtl_jax.figures import pretty
-from mtl_jax.page import Table
+from mtl_jax.reporting.curves import Log
+from mtl_jax.reporting.figures import pretty
+from mtl_jax.reporting.page import Table
 
 Scores = Mapping[str, float]
 """Values by "task/metric", and by "metric" for the mean over tasks or for all of them together."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_jax import tables
-from mtl_jax.curves import Log
-from mtl_jax.figures import Series
+from mtl_jax.reporting import tables
+from mtl_jax.reporting.curves import Log
+from mtl_jax.reporting.figures import Series
 
 METRICS = ("ece", "accuracy", "nll")
 

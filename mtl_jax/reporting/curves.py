@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from mtl_jax import figures
 from mtl_jax.engine.writers import read_metrics
-from mtl_jax.figures import COLOURS, GREY, MEAN, Section, Series
+from mtl_jax.reporting import figures
+from mtl_jax.reporting.figures import COLOURS, GREY, MEAN, Section, Series
 
 FLAT_PART = "flat part h (the gradient at the task's perturbed point minus g)"
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mtl_jax import figures
-from mtl_jax.figures import COLOURS, Series
+from mtl_jax.reporting import figures
+from mtl_jax.reporting.figures import COLOURS, Series
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mtl_jax import config as configs
 from mtl_jax import run as runs
-from mtl_jax.figures import pretty
+from mtl_jax.reporting.figures import pretty
 
 
 def method_in_words(config: configs.ExperimentConfig) -> str:
