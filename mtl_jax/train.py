@@ -300,8 +300,13 @@ def parse(argv: list[str]) -> tuple[configs.ExperimentConfig, Path]:
         raise UserError("--config FILE is missing, e.g. --config experiments/fsmtl/multi_mnist.py")
     if not args.workdir:
         raise UserError("--workdir DIR is missing, e.g. --workdir runs/a")
-    config = flags.override(configs.load(args.config), changes)
+    given = configs.load(args.config)
+    config = flags.override(given, changes)
     parallel.initialise(args.coordinator, args.num_processes, args.process_id)
+    if parallel.process_index() == 0:
+        for line in runfolder.compare_config(configs.to_dict(given), configs.to_dict(config)):
+            if ": absent -> " not in line:  # an option of the method that takes its default
+                print(f"not as in {args.config}: {line}")
     return config, Path(args.workdir)
 
 

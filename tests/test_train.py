@@ -113,6 +113,11 @@ def test_more_steps_go_on_from_a_complete_run(experiment: Path, tmp_path: Path) 
     _assert_same_to_the_bit(tmp_path / "a", tmp_path / "b")
 
 
+def test_what_flags_change_is_printed(experiment: Path, capsys: object) -> None:
+    train.parse(_command(experiment, Path("runs/a"), "--config.optim.lr=0.5")[2:])
+    assert capsys.readouterr().out == f"not as in {experiment}: optim.lr: 0.002 -> 0.5\n"
+
+
 def test_micro_batches_and_backends_are_the_same_run(experiment: Path, tmp_path: Path) -> None:
     finals = []
     for name, flag in (

@@ -166,7 +166,9 @@ def summarise(root: Path, scale: str, seeds: range) -> dict[str, Any]:
                 row[f"{name}/seconds"] = [float(cell["seconds"]) for cell in cells[flat]]
             row["test_pairs"] = int(cells[False][0]["last"].shape[0])
             rows.append(row)
-    return {"scale": scale, "rows": rows, "environment": environment()}
+    # Results are committed: no path of the machine that made them.
+    surroundings = {name: value for name, value in environment().items() if name != "argv"}
+    return {"scale": scale, "rows": rows, "environment": surroundings}
 
 
 def table(summary: dict[str, Any]) -> str:
