@@ -24,7 +24,8 @@ class Traits(NamedTuple):
     """What is known of an aggregator in closed form; the common test checks every row.
 
     Attributes:
-      degree: scaling all task gradients by s > 0 scales the direction by s ** degree.
+      degree: scaling all task gradients by s > 0 scales the direction by s ** degree; NaN for a
+        method that has none (a clipped one), which counts as "not 1".
       on_equal: `on_equal(num_tasks, norm)` is |direction| / |g| when every one of `num_tasks`
         gradients is the same g with |g| = norm (1 for a mean, num_tasks for a sum).
       symmetric: permuting the tasks permutes the weights. False for methods that draw a random

@@ -262,6 +262,31 @@ def test_a_dead_task_stops_the_min_norm_point_only() -> None:
     np.testing.assert_allclose(w[kept], _solve("power", gram[np.ix_(kept, kept)]), rtol=1e-4)
 
 
+@pytest.mark.parametrize("num_tasks", [3, 10])
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_dead_task_and_the_bent_problem(num_tasks: int, negative: bool) -> None:
+    """With a row of length 0 the value 0 is attainable: taken unless the others reach less."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(num_tasks, 30)) + 1
+    if negative:
+        rows[1] = -rows[2:].sum(0) / 2  # this one alone opposes the mean
+    rows[0] = 0
+    rows = (rows / 5).astype(np.float32)
+    mean = rows.mean(0)
+
+    def value(w: np.ndarray) -> float:
+        return w @ rows @ mean + C * np.linalg.norm(mean) * np.linalg.norm(w @ rows)
+
+    w = _solve("bent", rows @ rows.T)
+    assert (value(w) < -1e-3) == negative
+    if negative:
+        assert w[0] < 1e-6
+        trials = rng.dirichlet(np.full(num_tasks - 1, 0.3), 500)
+        assert value(w) <= min(value(np.append(0, trial)) for trial in trials) + 1e-6
+    else:
+        np.testing.assert_allclose(w, np.eye(num_tasks)[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_128_tasks(name: str) -> None:
     gram = _gram("iid", 128, "float32")
