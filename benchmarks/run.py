@@ -133,9 +133,7 @@ def dispatch_table(results: Sequence[Result]) -> str:
 
 def versus_table(results: Sequence[Result]) -> str:
     """Milliseconds of both sides, and the ratio, for each memory format of torch's."""
-    names: list[str] = []
-    for result in results:
-        names += [row["what"] for row in result["rows"] if row["what"] not in names]
+    names = list(dict.fromkeys(row["what"] for result in results for row in result["rows"]))
     lines = []
     keys = ("model", "tasks", "batch", "torch_format")
     for result in results:
