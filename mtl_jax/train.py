@@ -305,7 +305,7 @@ def parse(argv: list[str]) -> tuple[configs.ExperimentConfig, Path]:
     parallel.initialise(args.coordinator, args.num_processes, args.process_id)
     if parallel.process_index() == 0:
         for line in runfolder.compare_config(configs.to_dict(given), configs.to_dict(config)):
-            if ": absent -> " not in line:  # an option of the method that takes its default
+            if "absent" not in line:  # options of the method that take their defaults
                 print(f"not as in {args.config}: {line}")
     return config, Path(args.workdir)
 
