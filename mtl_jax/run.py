@@ -52,6 +52,7 @@ class Run(NamedTuple):
 def build(config: ExperimentConfig) -> Run:
     """Builds system, data and steps; raises a `UserError` for a config that cannot run."""
     parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
+    parallel.keep_compiled_programs()
     system, data = system_module(config.system).build(config)
     method = config.method.make()
     total_steps = config.train.steps or config.train.epochs * data.steps_per_epoch

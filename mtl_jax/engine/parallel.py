@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -93,6 +94,16 @@ def example_index(local_batch: int) -> Array:
     """Returns the positions [local_batch] of this device's examples in the global batch."""
     first = lax.axis_index(AXIS) * local_batch if is_bound() else 0
     return first + jnp.arange(local_batch, dtype=jnp.int32)
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in ~/.cache/mtl_jax/xla, so that a resumed run starts at once.
+
+    A directory that JAX has been given already (JAX_COMPILATION_CACHE_DIR) is left as it is.
+    """
+    if not getattr(jax.config, "jax_compilation_cache_dir", None):
+        folder = Path.home() / ".cache" / "mtl_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def process_index() -> int:
