@@ -290,7 +290,7 @@ PAPER = "--config experiments/fsmtl/multi_mnist_paper.py --workdir runs/multi_mn
         ("evaluate WORKDIR=runs/a", "mtl_jax.evaluate --workdir runs/a"),
         ("report WORKDIR=runs/a", "mtl_jax.report --workdir runs/a"),
         ("data DATASET=multi_fashion", "mtl_jax.data prepare multi_fashion"),
-        ("test", "pytest -n auto"),
+        ("test", "pytest -n auto --maxprocesses 4 --dist loadfile"),
         ("test-slow", "pytest -m slow"),
         ("bench", "benchmarks.run"),
         ("results-fsmtl ARGS=--scale=paper", "experiments.fsmtl.study --scale=paper"),
