@@ -53,7 +53,8 @@ class Stepper:
         system, data = models.build(model, num_tasks, batch_size)
         schedule = optax.constant_schedule(1e-3)
 
-        def make_tx(owners: Any) -> optax.GradientTransformation:
+        def make_tx(params: Any, owners: Any) -> optax.GradientTransformation:
+            del params
             return make_optimizer("adam", schedule, schedule, owners)
 
         state, tx = init_state(system, data, method, make_tx, seed=0)

@@ -98,13 +98,13 @@ class MethodConfig:
 class OptimConfig:
     """The optimiser (`mtl_jax.engine.optim`)."""
 
-    name: Literal["adam", "adamw", "sgd", "momentum", "lion"] = "adam"
+    name: Literal["adam", "adamw", "sgd", "momentum", "lion", "muon"] = "adam"
     """Update rule."""
     lr: float = 1e-3
     """Peak learning rate of the shared parameters."""
     heads_lr: float | None = None
     """Peak learning rate of the heads; None for lr."""
-    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "step", "piecewise"] = "constant"
     """Shape of the learning rate after the warm-up."""
     warmup_steps: int = 0
     """Steps of linear warm-up."""
@@ -112,10 +112,21 @@ class OptimConfig:
     """Steps between two decays of the step schedule."""
     step_factor: float = 0.5
     """Factor of one decay of the step schedule."""
+    boundaries: tuple[int, ...] = ()
+    """Steps at which the piecewise schedule changes."""
+    factors: tuple[float, ...] = ()
+    """What it multiplies the peak by from each of them on."""
+    b1: float = 0.9
+    """Decay of the first moment of adam and adamw."""
+    b2: float = 0.999
+    """Decay of the second moment of adam and adamw."""
     clip_norm: float = 0.0
     """Clip the global norm of the aggregated gradient; 0 for no clipping."""
     weight_decay: float = 0.0
-    """Decoupled for adamw and lion, coupled (L2) for the others."""
+    """Decoupled for adamw, lion and muon, coupled (L2) for the others."""
+    trainable: str = "all"
+    """Which parameters are trained: all, globs on their paths with commas between them
+    (branch/dense_2/*), or a preset of the system's; the others stay as they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +173,10 @@ class ExperimentConfig:
 
     name: str = "experiment"
     """Name of the experiment, for the run folder and the report."""
+    init_from: str = ""
+    """Run folder whose best checkpoint gives the first parameters and model state (transfer)."""
+    init_constants: Literal["source", "own"] = "source"
+    """With init_from: keep what was fitted on the source's training data (scales), or refit it."""
     seed: int = 0
     """Everything random follows from it and from the step."""
     method: MethodConfig = MethodConfig()
@@ -201,6 +216,9 @@ class ExperimentConfig:
             raise UserError(
                 "config.train.epochs and config.train.steps are both 0; give one of them"
             )
+        for path in ("optim.b1", "optim.b2"):
+            if not 0 <= flat[path] < 1:
+                raise UserError(f"config.{path} is {flat[path]}; it must be from 0 to below 1")
         start, stop = self.train.profile
         if not 0 <= start <= stop:
             raise UserError(

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import optax
 from mtl_jax.config import ExperimentConfig, from_dict, system_module
 from mtl_jax.engine import parallel
 from mtl_jax.engine.checkpoint import Checkpoints
-from mtl_jax.engine.optim import make_optimizer, make_schedule
+from mtl_jax.engine.optim import free_tree, make_optimizer, make_schedule, path_name
 from mtl_jax.engine.runfolder import read_json
 from mtl_jax.engine.state import TrainState
 from mtl_jax.engine.step import init_state, make_eval_step, make_train_step
@@ -55,9 +56,14 @@ def build(config: ExperimentConfig) -> Run:
     parallel.keep_compiled_programs()
     system, data = system_module(config.system).build(config)
     method = config.method.make()
+    free = _free(config)
     total_steps = config.train.steps or config.train.epochs * data.steps_per_epoch
     state, tx = init_state(
-        system, data, method, lambda owners: _optimizer(config, owners, total_steps), config.seed
+        system,
+        data,
+        method,
+        lambda params, owners: _optimizer(config, owners, free(params), total_steps),
+        config.seed,
     )
     data = data._replace(resident=parallel.replicate(data.resident))
     step = make_train_step(
@@ -68,6 +74,7 @@ def build(config: ExperimentConfig) -> Run:
         seed=config.seed,
         strategy=config.method.strategy,
         microbatches=config.train.microbatches,
+        free=free(state.params),
     )
     return Run(
         config,
@@ -80,8 +87,15 @@ def build(config: ExperimentConfig) -> Run:
     )
 
 
+def _free(config: ExperimentConfig) -> Callable[[Tree], Tree]:
+    """Returns the function that marks the parameters that `optim.trainable` names."""
+    named = config.optim.trainable
+    presets = getattr(system_module(config.system), "TRAINABLE", {})
+    return lambda params: free_tree(params, presets.get(named, named))
+
+
 def _optimizer(
-    config: ExperimentConfig, owners: Tree, total_steps: int
+    config: ExperimentConfig, owners: Tree, free: Tree, total_steps: int
 ) -> optax.GradientTransformation:
     optim = config.optim
 
@@ -93,6 +107,8 @@ def _optimizer(
             warmup_steps=optim.warmup_steps,
             step_every=optim.step_every,
             step_factor=optim.step_factor,
+            boundaries=optim.boundaries,
+            factors=optim.factors,
         )
 
     heads_lr = optim.lr if optim.heads_lr is None else optim.heads_lr
@@ -103,7 +119,45 @@ def _optimizer(
         owners,
         clip_norm=optim.clip_norm,
         weight_decay=optim.weight_decay,
+        b1=optim.b1,
+        b2=optim.b2,
+        free=free,
     )
+
+
+def warm_start(run: Run, state: TrainState, log: Callable[[str], None] = print) -> TrainState:
+    """Returns `state` with parameters and model state of the run that `config.init_from` names.
+
+    Its best checkpoint is taken. With `config.init_constants` "own" the constants of the model
+    state, which were fitted on training data, stay those of this run.
+
+    Raises:
+      UserError: no run there, or one of another model, which the first difference names.
+    """
+    folder = Path(run.config.init_from)
+    source = open_run(folder)
+    found, step = restore(source, folder, "best", log=log)
+    params, model_state = parallel.to_host((found.params, found.model_state))
+    _check_same_shapes(folder, params, state.params)
+    if run.config.init_constants == "own" and "constants" in state.model_state:
+        model_state = {**model_state, "constants": state.model_state["constants"]}
+    _check_same_shapes(folder, model_state, state.model_state)
+    log(f"starting from checkpoint {step} of {folder}")
+    return dataclasses.replace(state, params=params, model_state=model_state)
+
+
+def _check_same_shapes(folder: Path, source: Tree, own: Tree) -> None:
+    def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    theirs, ours = shapes(source), shapes(own)
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise UserError(
+                f"config.init_from is {folder}, whose {name} is {theirs.get(name, 'absent')};"
+                f" here it is {ours.get(name, 'absent')}: give the model and the inputs of that run"
+            )
 
 
 def open_run(workdir: Path) -> Run:
@@ -140,6 +194,28 @@ def evaluate(run: Run, state: TrainState, split: str) -> tuple[dict[str, float],
         previous = states
     total = accumulate(total, parallel.to_host(previous))
     return with_task_means(compute(total), run.system.task_names), total
+
+
+def predictions(
+    run: Run, state: TrainState, split: str
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Yields (assembled batch, what the system's `predict` says of it) over a split, on the host.
+
+    Rows of padding are left out. In one process only.
+    """
+    predict = run.system.predict
+    if predict is None:
+        raise ValueError(f"{run.config.system} predicts nothing example by example")
+
+    def step(params: Tree, model_state: Tree, resident: Tree, host: Tree) -> tuple[Tree, Tree]:
+        batch = run.data.assemble(resident, host, None)
+        return batch, predict(params, model_state, batch)
+
+    compiled = jax.jit(step)
+    for host in run.data.eval_batches(split):
+        both = parallel.to_host(compiled(state.params, state.model_state, run.data.resident, host))
+        rows = np.flatnonzero(both[0]["mask"])
+        yield jax.tree.map(lambda leaf, rows=rows: leaf[rows], both)
 
 
 def metric_names(run: Run, split: str) -> list[str]:

@@ -89,6 +89,8 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
                 f"{folder} is at step {start}, beyond the {run.total_steps} steps of this config;"
                 " give more train.epochs or train.steps, or another workdir"
             )
+        if restored is None and config.init_from:
+            state = runs.warm_start(run, state, log)
         state = parallel.replicate(state)
         _write_config(config, folder)
         writers = closing.enter_context(

@@ -17,7 +17,7 @@ def _losses(toy: toys.Toy, base: str, flat: bool, steps: int) -> np.ndarray:
     """Mean loss before each of the steps [steps]; asserts that nothing stops being finite."""
     data = toys.data_of(toy, size=toys.BATCH)  # one batch, again and again
     method = flat_regions(make(base), 0.05) if flat else as_method(make(base))
-    state, tx = init_state(toy.system, data, method, lambda owners: optax.adam(3e-3), 0)
+    state, tx = init_state(toy.system, data, method, lambda params, owners: optax.adam(3e-3), 0)
     step = jax.jit(make_train_step(toy.system, data, method, tx, seed=0))
     means = []
     for _ in range(steps):

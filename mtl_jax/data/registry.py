@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 from typing import Any
 
+from mtl_jax.data.pde.shapes import SHAPES
 from mtl_jax.errors import UserError, did_you_mean
 
 _NPZ = "with x [N, 28, 28] uint8, y [N], or a folder of that name with the four idx .gz files"
@@ -36,6 +37,7 @@ class DatasetSpec:
 
 
 _OVERLAY_CONFIGS = ("small", "full")
+_SOLVED = "nothing: the samples are computed here"
 _ROWS = (
     DatasetSpec("multi_mnist", "two digits", f"mnist.npz {_NPZ}", configs=_OVERLAY_CONFIGS),
     DatasetSpec(
@@ -65,6 +67,16 @@ _ROWS = (
         "train/ and val/, each with image/, label_7/ (or label/), depth/ of N.npy (MTAN's files)",
         needs_manual=True,
     ),
+    DatasetSpec(
+        "fisher", "reaction and diffusion on a line", _SOLVED, configs=("default", "paper")
+    ),
+    DatasetSpec(
+        "darcy",
+        "flow on a geometry",
+        _SOLVED,
+        configs=tuple(shape + size for size in ("", "_full") for shape in SHAPES),
+    ),
+    DatasetSpec("plate", "heat in 64 bored discs", _SOLVED, configs=("default", "full")),
 )
 DATASETS = {row.name: row for row in _ROWS}
 

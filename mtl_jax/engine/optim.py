@@ -7,14 +7,15 @@ averaging after is another algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import fnmatch
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
 import optax
 
 from mtl_jax.errors import UserError
-from mtl_jax.methods.ownership import is_shared
+from mtl_jax.methods.ownership import Owner, is_shared
 
 Tree = Any
 
@@ -27,20 +28,25 @@ def make_schedule(
     warmup_steps: int = 0,
     step_every: int = 1000,
     step_factor: float = 0.5,
+    boundaries: Sequence[int] = (),
+    factors: Sequence[float] = (),
 ) -> optax.Schedule:
     """Returns step -> learning rate: a linear warm-up, then the named shape.
 
     Args:
       name: "constant"; "cosine" or "linear" to 0 at `total_steps`; "step" multiplies by
-        `step_factor` every `step_every` steps.
+        `step_factor` every `step_every` steps; "piecewise" is factors[i] times the peak from step
+        boundaries[i] on.
       peak: learning rate after the warm-up.
       total_steps: length of the run, warm-up included.
       warmup_steps: length of the warm-up.
       step_every: see name.
       step_factor: see name.
+      boundaries: see name; they rise, and count from the end of the warm-up.
+      factors: see name.
 
     Raises:
-      UserError: an unknown name, or a warm-up as long as the run.
+      UserError: an unknown name, a warm-up as long as the run, or boundaries that do not fit.
     """
     if warmup_steps and warmup_steps >= total_steps:
         raise UserError(
@@ -56,27 +62,43 @@ def make_schedule(
         after = optax.linear_schedule(peak, 0.0, rest)
     elif name == "step":
         after = optax.exponential_decay(peak, step_every, step_factor, staircase=True)
+    elif name == "piecewise":
+        if len(boundaries) != len(factors) or list(boundaries) != sorted(set(boundaries)):
+            raise UserError(
+                f"optim.boundaries is {list(boundaries)} and optim.factors {list(factors)}; give"
+                " rising steps, and a factor for each"
+            )
+        rates = [optax.constant_schedule(peak * factor) for factor in (1.0, *factors)]
+        after = optax.join_schedules(rates, list(boundaries))
     else:
-        raise UserError(f"unknown schedule {name!r}; known: constant, cosine, linear, step")
+        raise UserError(
+            f"unknown schedule {name!r}; known: constant, cosine, linear, piecewise, step"
+        )
     if not warmup_steps:
         return after
     warmup = optax.linear_schedule(peak / (warmup_steps + 1), peak, warmup_steps)
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def _rule(name: str, lr: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+def _rule(
+    name: str, lr: optax.Schedule, weight_decay: float, b1: float, b2: float
+) -> optax.GradientTransformation:
     if name == "adamw":
-        return optax.adamw(lr, weight_decay=weight_decay)
+        return optax.adamw(lr, b1, b2, weight_decay=weight_decay)
     if name == "lion":
         return optax.lion(lr, weight_decay=weight_decay)
+    if name == "muon":
+        return optax.contrib.muon(lr, weight_decay=weight_decay, adam_b1=b1, adam_b2=b2)
     coupled = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     rules = {
-        "adam": optax.adam,
+        "adam": lambda lr: optax.adam(lr, b1, b2),
         "sgd": optax.sgd,
         "momentum": lambda lr: optax.sgd(lr, momentum=0.9),
     }
     if name not in rules:
-        raise UserError(f"unknown optimiser {name!r}; known: adam, adamw, lion, momentum, sgd")
+        raise UserError(
+            f"unknown optimiser {name!r}; known: adam, adamw, lion, momentum, muon, sgd"
+        )
     return optax.chain(coupled, rules[name](lr))
 
 
@@ -88,21 +110,61 @@ def make_optimizer(
     *,
     clip_norm: float = 0.0,
     weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    free: Tree = None,
 ) -> optax.GradientTransformation:
     """Returns the optimiser for one parameter tree.
 
     Args:
-      name: adam (eps 1e-8), adamw, lion, momentum (0.9) or sgd.
+      name: adam (eps 1e-8), adamw, lion, momentum (0.9), muon or sgd. Muon orthogonalises the
+        momentum of matrices, and treats all other parameters as Adam does.
       shared_lr: learning rate of the shared parameters.
       heads_lr: learning rate of the heads.
       owners: tree like the parameters, see `methods.ownership`.
       clip_norm: global norm over all parameters to clip to; 0 for no clipping.
-      weight_decay: decoupled for adamw and lion; for the others added to the gradient (L2).
+      weight_decay: decoupled for adamw, lion and muon; for the others added to the gradient (L2).
+      b1: decay of the first moment of adam, adamw and muon's Adam part.
+      b2: decay of their second moment.
+      free: tree of bool like the parameters, False for those that stay as they are; None for all.
     """
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    groups = jax.tree.map(lambda who: "shared" if is_shared(who) else "heads", owners)
+    if free is None:
+        free = jax.tree.map(lambda _: True, owners)
+
+    def group(who: Owner, is_free: bool) -> str:
+        return ("shared" if is_shared(who) else "heads") if is_free else "frozen"
+
     rules: dict[Hashable, optax.GradientTransformation] = {
-        "shared": _rule(name, shared_lr, weight_decay),
-        "heads": _rule(name, heads_lr, weight_decay),
+        "shared": _rule(name, shared_lr, weight_decay, b1, b2),
+        "heads": _rule(name, heads_lr, weight_decay, b1, b2),
+        "frozen": optax.set_to_zero(),
     }
-    return optax.chain(clip, optax.multi_transform(rules, groups))
+    return optax.chain(clip, optax.multi_transform(rules, jax.tree.map(group, owners, free)))
+
+
+def free_tree(params: Tree, patterns: str) -> Tree:
+    """Returns a tree of bool like `params`: which parameters are trained.
+
+    Args:
+      params: the parameter tree.
+      patterns: "all", or globs on paths such as branch/dense_2/*, with commas between them; * also
+        matches slashes.
+
+    Raises:
+      UserError: a pattern that matches no parameter.
+    """
+    if patterns == "all":
+        return jax.tree.map(lambda _: True, params)
+    globs = [glob.strip() for glob in patterns.split(",")]
+    paths = jax.tree_util.tree_map_with_path(lambda path, _: path_name(path), params)
+    for glob in globs:
+        if not any(fnmatch.fnmatchcase(path, glob) for path in jax.tree.leaves(paths)):
+            known = ", ".join(sorted({f"{p.rpartition('/')[0]}/*" for p in jax.tree.leaves(paths)}))
+            raise UserError(f"optim.trainable: {glob!r} matches no parameter; there are {known}")
+    return jax.tree.map(lambda path: any(fnmatch.fnmatchcase(path, glob) for glob in globs), paths)
+
+
+def path_name(path: tuple) -> str:
+    """Returns "branch/dense_0/kernel" of a key path."""
+    return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)

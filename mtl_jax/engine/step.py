@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from mtl_jax.engine import parallel, rng
 from mtl_jax.engine.state import TrainState
@@ -22,7 +23,7 @@ Tree = Any
 
 
 def init_state(
-    system: System, data: Data, method: Method, make_tx: Callable[[Tree], Any], seed: int
+    system: System, data: Data, method: Method, make_tx: Callable[[Tree, Tree], Any], seed: int
 ) -> tuple[TrainState, optax.GradientTransformation]:
     """Returns the state before the first step, on the host's default device, and the optimiser.
 
@@ -30,7 +31,7 @@ def init_state(
       system: the model.
       data: its data; one batch of the training split gives the shapes.
       method: the multi-task method.
-      make_tx: `make_tx(owners) -> optimiser`.
+      make_tx: `make_tx(params, owners) -> optimiser`.
       seed: of the run.
     """
     host = data.train_batch(0)
@@ -41,7 +42,7 @@ def init_state(
 
     params, model_state = jax.jit(init)(data.resident, host)
     owners = owner_tree(params, system.owner, len(system.task_names))
-    tx = make_tx(owners)
+    tx = make_tx(params, owners)
     method_state = method.init(params, owners, len(system.task_names))
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, tx.init(params), model_state, method_state), tx
@@ -56,14 +57,26 @@ def bind(
     *,
     strategy: Strategy = "auto",
     microbatches: int = 1,
+    free: Tree = None,
 ) -> Problem:
-    """Binds a system to one batch; losses and gradients are global over the devices."""
+    """Binds a system to one batch; losses and gradients are global over the devices.
+
+    Parameters where `free` (a tree of bool) is False count as constants: they have no part in
+    gradients, Grams and perturbations. None for no such parameters.
+    """
+
+    def held(params: Tree) -> Tree:
+        if free is None:
+            return params
+        return jax.tree.map(
+            lambda leaf, is_free: leaf if is_free else lax.stop_gradient(leaf), params, free
+        )
 
     def features(params: Tree, micro: tuple) -> tuple[Tree, Tree]:
-        return system.features(params, model_state, micro[0], micro[1], True)
+        return system.features(held(params), model_state, micro[0], micro[1], True)
 
     def task_loss(params_t: Tree, z: Tree, micro: tuple, t: Any) -> tuple[Array, Array]:
-        return system.task_loss(params_t, z, micro[0], t)
+        return system.task_loss(held(params_t), z, micro[0], t)
 
     def split(leaf: Array) -> Array:
         return leaf.reshape(microbatches, -1, *leaf.shape[1:])
@@ -87,6 +100,7 @@ def make_train_step(
     seed: int,
     strategy: Strategy = "auto",
     microbatches: int = 1,
+    free: Tree = None,
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """Returns `step(state, resident, host) -> (state, metrics)`.
 
@@ -112,6 +126,7 @@ def make_train_step(
             keys,
             strategy=strategy,
             microbatches=microbatches,
+            free=free,
         )
         update = method.update(
             bound, state.params, state.method_state, rng.key_for(seed, state.step, "method")
@@ -131,8 +146,7 @@ def make_train_step(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            # Equal on all devices already where batch statistics are synced.
-            model_state=parallel.pmean(update.aux),
+            model_state=_mean_state(update.aux),
             method_state=method_state,
         )
         metrics = {
@@ -144,6 +158,18 @@ def make_train_step(
         return new, metrics
 
     return step
+
+
+def _mean_state(model_state: Tree) -> Tree:
+    """Averages over the devices; equal already where batch statistics are synced.
+
+    `constants` are left out: the mean of equal numbers may differ from them in the last bit, and
+    they would drift.
+    """
+    if not isinstance(model_state, dict) or "constants" not in model_state:
+        return parallel.pmean(model_state)
+    moving = {name: leaf for name, leaf in model_state.items() if name != "constants"}
+    return {**parallel.pmean(moving), "constants": model_state["constants"]}
 
 
 def _describe(info: Info) -> dict[str, Array]:

@@ -70,7 +70,7 @@ def main(
     for name, make, method in cases:
         toy = make()
         data = toys.data_of(toy, shard=parallel.process_index(), shards=parallel.process_count())
-        state, tx = init_state(toy.system, data, method, lambda owners: optax.adam(1e-2), 0)
+        state, tx = init_state(toy.system, data, method, lambda params, owners: optax.adam(1e-2), 0)
         step = parallel.DataParallel(make_train_step(toy.system, data, method, tx, seed=0), backend)
         state, resident = parallel.replicate(state), parallel.replicate(data.resident)
         for k in range(3):

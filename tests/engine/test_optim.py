@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtl_jax.engine.optim import make_optimizer, make_schedule
+from mtl_jax.engine.optim import free_tree, make_optimizer, make_schedule
 from mtl_jax.errors import UserError
 
 OWNERS = {"trunk": "shared", "head": 1, "heads": "stacked"}
@@ -79,3 +79,42 @@ def test_wrong_names_and_a_warm_up_as_long_as_the_run() -> None:
         make_optimizer("adamm", lambda _: 1.0, lambda _: 1.0, OWNERS)
     with pytest.raises(UserError, match="warmup_steps is 10, but the run has 10 steps"):
         make_schedule("cosine", 1.0, 10, warmup_steps=10)
+
+
+def test_piecewise_changes_at_its_boundaries() -> None:
+    schedule = make_schedule("piecewise", 2.0, 100, boundaries=(10, 30), factors=(0.5, 0.1))
+    values = [float(schedule(k)) for k in (0, 9, 10, 29, 30, 99)]
+    np.testing.assert_allclose(values, [2, 2, 1, 1, 0.2, 0.2], rtol=1e-6)
+    for boundaries, factors in (((10,), ()), ((30, 10), (1.0, 1.0)), ((10, 10), (1.0, 1.0))):
+        with pytest.raises(UserError, match="rising steps"):
+            make_schedule("piecewise", 1.0, 100, boundaries=boundaries, factors=factors)
+
+
+def test_muon_moves_matrices_by_orthogonal_steps() -> None:
+    params = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
+    owners = {"w": "shared", "b": "shared"}
+    tx = make_optimizer("muon", lambda _: 1.0, lambda _: 1.0, owners)
+    rng = np.random.default_rng(0)
+    grads = {"w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32), "b": jnp.ones(3)}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    sizes = np.linalg.svd(np.asarray(updates["w"]), compute_uv=False)
+    assert sizes.max() / sizes.min() < 2  # of the gradient itself it is more than 3
+    assert np.linalg.cond(np.asarray(grads["w"])) > 2
+    vector = np.asarray(updates["b"])  # all else goes Adam's way, whose step ignores the scale
+    assert (vector < 0).all()
+    again, _ = tx.update({**grads, "b": 5 * grads["b"]}, tx.init(params), params)
+    np.testing.assert_allclose(again["b"], vector, rtol=1e-4)
+
+
+def test_parameters_that_are_not_free_stay() -> None:
+    params = {"a": {"w": jnp.ones(2), "b": jnp.ones(1)}, "c": {"w": jnp.ones(2)}}
+    owners = jax.tree.map(lambda _: "shared", params)
+    free = free_tree(params, "a/w, c/*")
+    assert free == {"a": {"w": True, "b": False}, "c": {"w": True}}
+    assert all(jax.tree.leaves(free_tree(params, "all")))
+    with pytest.raises(UserError, match=r"'d/\*' matches no parameter; there are a/\*, c/\*"):
+        free_tree(params, "a/w,d/*")
+    tx = make_optimizer("adamw", lambda _: 0.1, lambda _: 0.1, owners, weight_decay=0.5, free=free)
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert not np.asarray(updates["a"]["b"]).any()
+    assert np.asarray(updates["a"]["w"]).all()

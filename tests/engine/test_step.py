@@ -20,7 +20,7 @@ from tests.engine.parallel_worker import noisy
 
 def _run(toy: toys.Toy, method: object, steps: int = 1, **options: object) -> tuple:
     data = toys.data_of(toy)
-    state, tx = init_state(toy.system, data, method, lambda owners: optax.sgd(0.1), 0)
+    state, tx = init_state(toy.system, data, method, lambda params, owners: optax.sgd(0.1), 0)
     step = jax.jit(make_train_step(toy.system, data, method, tx, seed=0, **options))
     first = state
     for k in range(steps):
@@ -133,7 +133,7 @@ def test_the_evaluation_step_counts_every_example_once() -> None:
     toy = toys.table()
     data = toys.data_of(toy, size=70)
     method = as_method(linear_scalarization())
-    state, _ = init_state(toy.system, data, method, lambda owners: optax.sgd(0.1), 0)
+    state, _ = init_state(toy.system, data, method, lambda params, owners: optax.sgd(0.1), 0)
     step = jax.jit(make_eval_step(toy.system, data))
     total = None
     for host in data.eval_batches("val"):

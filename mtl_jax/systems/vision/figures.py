@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from mtl_jax.engine import parallel
 from mtl_jax.metrics.classification import NUM_BINS, Calibration, reliability
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.figures import COLOURS, GREY, MEAN, Section, pretty
@@ -99,27 +97,17 @@ def class_names(data: str, tasks: Sequence[str]) -> dict[str, Sequence[str]]:
 
 def predictions(run: Run, state: TrainState, split: str, limit: int) -> Predictions | None:
     """Predicts the first `limit` examples of a split; None without class probabilities."""
+    from mtl_jax import run as runs
 
-    def step(params: Any, model_state: Any, resident: Any, host: Any) -> tuple[Any, Any]:
-        batch = run.data.assemble(resident, host, None)
-        assert run.system.predict is not None
-        return batch, run.system.predict(params, model_state, batch)
-
-    compiled = jax.jit(step)
     parts: list[Predictions] = []
-    left = limit
-    for host in run.data.eval_batches(split):
-        batch, out = parallel.to_host(
-            compiled(state.params, state.model_state, run.data.resident, host)
-        )
-        if not isinstance(out, Mapping) or "probability" not in out or "image" not in batch:
+    for batch, out in runs.predictions(run, state, split):
+        if "probability" not in out or "image" not in batch:
             return None
         known = batch.get("label_mask", np.ones_like(batch["label"])) != 0
-        rows = np.flatnonzero(batch["mask"])[:left]
         whole = Predictions(batch["image"], batch["label"], known, out["probability"])
-        parts.append(Predictions(*(leaf[rows] for leaf in whole)))
-        left -= len(rows)
-        if left <= 0:
+        rows = limit - sum(len(part.image) for part in parts)
+        parts.append(Predictions(*(leaf[:rows] for leaf in whole)))
+        if rows <= len(batch["image"]):
             break
     return Predictions(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 

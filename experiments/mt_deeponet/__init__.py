@@ -1,0 +1,1 @@
+"""MT-DeepONet: operator learning on families of problems."""

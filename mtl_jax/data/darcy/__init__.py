@@ -1,0 +1,1 @@
+"""Darcy flow on several geometries."""

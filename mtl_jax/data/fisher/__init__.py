@@ -1,0 +1,1 @@
+"""Reaction and diffusion on a line: three families of source terms."""

@@ -1,0 +1,1 @@
+"""The heated plate: steady heat conduction in 64 designs of a bored disc."""

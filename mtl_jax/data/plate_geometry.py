@@ -1,0 +1,100 @@
+"""The heated plate: its shape, its 64 designs, and which grid points lie inside.
+
+A disc with a smaller cylinder, the hub, below it, and `holes` bores on a circle of radius
+`position`, equally spaced, the first at angle pi. The plate is unchanged by turning it by 2 pi /
+holes and by mirroring it at a hole's axis. So half a sector, from a hole's axis to half-way to the
+next hole, says everything: `fold` brings any point there.
+
+Source: MT-DeepONet (Kumar et al. 2024), third problem. The paper's files hold solutions, not the
+physics: shape and constants are those that the authors' released network fits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+RADIUS = 2.0
+HEIGHT = 1.0  # The disc is 0 <= z <= HEIGHT,
+HUB_RADIUS, HUB_HEIGHT = 0.75, 0.25  # the hub -HUB_HEIGHT <= z <= 0.
+HOLE_RADIUS = 0.2
+
+HOLES = tuple(range(2, 10))
+POSITIONS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
+DESIGNS = tuple((holes, position) for holes in HOLES for position in POSITIONS)
+TRAIN_POSITIONS = (0.9, 1.2, 1.6)  # the paper's: 24 designs
+VALIDATION_POSITIONS = (1.0, 1.4)
+
+GRIDS = {"default": (50, 50, 32), "full": (100, 100, 100)}
+_SLACK = 1e-9  # A grid point on a wall counts as inside, whatever the rounding.
+
+
+def axes(grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns x, y in [-2, 2] and z in [-0.25, 1], float64, the ends included."""
+    return (
+        np.linspace(-RADIUS, RADIUS, grid[0]),
+        np.linspace(-RADIUS, RADIUS, grid[1]),
+        np.linspace(-HUB_HEIGHT, HEIGHT, grid[2]),
+    )
+
+
+def fold(x: np.ndarray, y: np.ndarray, holes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the points of the half-sector 0 <= angle <= pi / holes with the same temperature.
+
+    There a hole's axis is at angle 0: its centre is (position, 0).
+    """
+    angle = np.mod(np.arctan2(y, x) - np.pi, 2 * np.pi / holes)
+    angle = np.minimum(angle, 2 * np.pi / holes - angle)
+    radius = np.hypot(x, y)
+    return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def inside(x: np.ndarray, y: np.ndarray, z: np.ndarray, holes: int, position: float) -> np.ndarray:
+    """Returns which points lie in the plate or on its surface, bool, by its formula, not a mesh.
+
+    Args:
+      x: coordinates, of any shapes that broadcast.
+      y: likewise.
+      z: likewise.
+      holes: their number.
+      position: distance of their axes from the plate's.
+    """
+    across, along = fold(x, y, holes)
+    radius = np.hypot(x, y)
+    free = np.hypot(across - position, along) >= HOLE_RADIUS - _SLACK
+    disc = (radius <= RADIUS + _SLACK) & (z >= -_SLACK) & (z <= HEIGHT + _SLACK)
+    hub = (radius <= HUB_RADIUS + _SLACK) & (z >= -HUB_HEIGHT - _SLACK) & (z <= _SLACK)
+    return free & (disc | hub)
+
+
+def split_designs(
+    holes: np.ndarray, position: np.ndarray, *, paper_split: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns the sample numbers of "train", "validation" and "test", int32, increasing.
+
+    The paper trains on the positions 0.9, 1.2 and 1.6 of every hole count and judges, and keeps
+    its last weights, on the other 40 designs. To choose weights without looking at the test set:
+
+    - default: the 24 designs all train; validation = the 16 at positions 1.0 and 1.4, test = the 24
+      at 1.1, 1.3 and 1.5. All are positions between trained ones, as in the paper.
+    - `paper_split`: test = the paper's 40, so validation has to come out of the 24: position 1.2 of
+      the even hole counts (one design in six, and between trained positions as the test set is).
+      20 train.
+
+    Args:
+      holes: [S] hole counts.
+      position: [S] hole positions.
+      paper_split: see above.
+    """
+
+    def at(positions: tuple[float, ...]) -> np.ndarray:
+        return np.min(np.abs(position[:, None] - np.array(positions)), axis=1) < 1e-4
+
+    train = at(TRAIN_POSITIONS)
+    if paper_split:
+        validation = at((1.2,)) & (holes % 2 == 0)
+        test = ~train
+    else:
+        validation = at(VALIDATION_POSITIONS)
+        test = ~train & ~validation
+    chosen = {"train": train & ~validation, "validation": validation, "test": test}
+    return {split: np.flatnonzero(which).astype(np.int32) for split, which in chosen.items()}

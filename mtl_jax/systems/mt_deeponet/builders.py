@@ -1,0 +1,177 @@
+"""From a config to the operator network with its data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtl_jax.data.operators import OperatorSet
+from mtl_jax.engine import parallel
+from mtl_jax.errors import UserError
+from mtl_jax.systems.base import Data, System
+from mtl_jax.systems.mt_deeponet import normaliser
+from mtl_jax.systems.mt_deeponet.config import Config, DataConfig, ModelConfig
+from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack
+from mtl_jax.systems.mt_deeponet.model import Networks, make_system
+from mtl_jax.systems.mt_deeponet.networks import CNN, MLP, Trunk
+
+
+def build(config: Config) -> tuple[System, Data]:
+    """Checks the config, loads its set, making it where it is missing, builds the system.
+
+    Raises:
+      UserError: what the user can mend; a wrong config before any data is touched.
+    """
+    config.check()
+    whole = load(config.data)
+    if whole.pointwise and config.data.scale_solution == "point":
+        raise UserError(
+            "config.data.scale_solution is point, but the samples have query points of their own,"
+            " which no statistics belong to; choose global or none"
+        )
+    found, kept = pack(whole)
+    stratified = config.data.batches == "stratified"
+    settings = config.model
+    image = settings.branch == "cnn"
+    image_masks = None
+    if image:
+        image_masks = _image_masks(whole)
+        _check_pooling(whole.field.shape[1:], settings.branch_channels)
+    data = operator_data(
+        found,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        stratified=stratified,
+        points_per_step=config.data.points_per_step,
+        image_masks=image_masks,
+        edges=boundary(whole.masks, whole.grid)[:, kept],
+        shard=parallel.process_index(),
+        shards=parallel.process_count(),
+        devices=parallel.device_count(),
+    )
+    scales = normaliser.fit(
+        found, params=config.data.scale_params, solution=config.data.scale_solution
+    )
+    system = make_system(
+        found,
+        make_networks(settings, config.data),
+        scales,
+        loss=config.loss,
+        stratified=stratified,
+        shared_branch=not stratified
+        or settings.branch_norm == "batch"
+        or any(settings.branch_dropout),
+        points_per_step=config.data.points_per_step,
+        seed=config.seed,
+        branch_l2=settings.branch_l2,
+        grid_points=whole.masks.shape[1],
+    )
+    return system, data
+
+
+def load(data: DataConfig) -> OperatorSet:
+    """Loads the set that a config names, cut to `train_size` training samples a task."""
+    folder = data.data_dir or None
+    if data.name.startswith("fisher"):
+        from mtl_jax.data.pde_sets import load_fisher
+
+        found = load_fisher(data.name.partition("/")[2] or "default", folder)
+    elif data.name == "darcy":
+        from mtl_jax.data.pde_sets import load_darcy
+
+        found = load_darcy(data.geometry, data.full, folder)
+    elif data.name.startswith("plate"):
+        from mtl_jax.data.plate_set import load_plate
+
+        size = data.name.partition("/")[2] or "default"
+        found = load_plate(size, folder, paper_split=data.paper_split)
+    elif data.name == "file":
+        from mtl_jax.data.operator_files.arrays import load_operator_file
+
+        found = load_operator_file(data.path, data.validation, data.test)
+    else:
+        from mtl_jax.data.operator_files.dispatch import load_manual
+
+        options = {"geometries": data.geometry} if data.name == "mtdeeponet_darcy" else {}
+        if data.name == "mtdeeponet_plate":
+            options = {"paper_split": data.paper_split}
+        found = load_manual(data.name, data.manual_dir, **options)
+    return cut(found, data.train_size) if data.train_size else found
+
+
+def cut(found: OperatorSet, train_size: int) -> OperatorSet:
+    """Returns the set with the first `train_size` training samples of each task.
+
+    Raises:
+      UserError: a task has fewer.
+    """
+    train = found.splits["train"]
+    chosen = []
+    for t, name in enumerate(found.task_names):
+        own = train[found.task[train] == t]
+        if len(own) < train_size:
+            raise UserError(
+                f"config.data.train_size is {train_size}, but task {name} has {len(own)} training"
+                f" samples; choose at most {len(own)}, or 0 for all"
+            )
+        chosen.append(own[:train_size])
+    splits = {**found.splits, "train": np.sort(np.concatenate(chosen))}
+    return found._replace(splits=splits)
+
+
+def make_networks(model: ModelConfig, data: DataConfig) -> Networks:
+    """Builds branch and trunk; batch statistics are taken over all devices."""
+    widths = (*model.branch_widths, model.latent)
+    if model.branch == "cnn":
+        branch = CNN(
+            model.branch_channels,
+            widths,
+            model.branch_activation,
+            norm=model.branch_norm,
+            rates=model.branch_dropout,
+            axis_name=parallel.AXIS,
+        )
+    else:
+        branch = MLP(
+            widths,
+            model.branch_activation,
+            model.branch_last,
+            norm=model.branch_norm,
+            rates=model.branch_dropout,
+            axis_name=parallel.AXIS,
+        )
+    # The trunk sees the same points on every device: its statistics need no exchange.
+    trunk = MLP(
+        (*model.trunk_widths, model.latent),
+        model.trunk_activation,
+        norm=model.trunk_norm,
+        skip=model.trunk_skip,
+    )
+    return Networks(
+        branch,
+        Trunk(trunk, model.trunk_frequencies),
+        image=model.branch == "cnn",
+        mask_channel=data.mask_channel,
+        mask_input=data.mask_input,
+        film=model.film,
+    )
+
+
+def _image_masks(found: OperatorSet) -> np.ndarray:
+    """The masks in the layout of the fields [G, H, W]."""
+    shape = found.field.shape[1:]
+    if len(shape) != 2:
+        raise UserError(
+            f"config.model.branch is cnn, which reads a field [samples, height, width]; this set's"
+            f" is {list(found.field.shape)}: choose config.model.branch=mlp"
+        )
+    if tuple(found.grid) == shape:
+        return found.masks.reshape(-1, *shape)
+    return np.ones((len(found.masks), *shape), bool)
+
+
+def _check_pooling(shape: tuple[int, ...], channels: tuple[int, ...]) -> None:
+    if min(shape) < 2 ** len(channels):
+        raise UserError(
+            f"config.model.branch_channels has {len(channels)} stages that halve a field of"
+            f" {' x '.join(map(str, shape))}; give fewer"
+        )

@@ -1,0 +1,95 @@
+"""Scales of inputs, coordinates and solutions, fitted on training samples inside their masks.
+
+A normaliser is a dict of arrays. It is part of the model state, so a checkpoint holds it and a
+transferred network goes on with the scales that it was trained with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax.data.operators import OperatorSet
+
+Scale = Literal["point", "global", "none"]
+Tree = Any
+
+# A pixel that hardly varies would be divided by almost nothing.
+MIN_STD = 1e-6
+
+
+def fit(found: OperatorSet, *, params: Scale, solution: Scale) -> dict[str, np.ndarray]:
+    """Fits the scales on the training split.
+
+    Args:
+      found: the set.
+      params: "point" for each number by its smallest and largest value to 0..1, "none" as it is.
+      solution: "point" for zero mean and unit variance at every query point, over the samples
+        whose geometry it lies in; "global" divides by one root mean square; "none".
+
+    Returns:
+      `params_low`, `params_range` [P]; `field_mean`, `field_std` like a field;
+      `solution_mean`, `solution_std` [N]; `coords_low`, `coords_range` [d]. The field is
+      standardised at each of its points; where a field has the layout of the query points, over
+      the samples whose geometry holds the point.
+    """
+    train = found.splits["train"]
+    numbers, fields = found.params[train], found.field[train]
+    u, inside = found.solutions[train], found.masks[found.geometry[train]]
+    low = numbers.min(0) if params == "point" else np.zeros(numbers.shape[1])
+    width = np.ptp(numbers, axis=0) if params == "point" else np.ones(numbers.shape[1])
+    here = inside.reshape(fields.shape) if fields.size == inside.size else np.ones_like(fields) > 0
+    field_mean, field_std = _moments(fields, here)
+    points = found.masks.shape[1]
+    if solution == "point":
+        mean, std = _moments(u, inside)
+    else:
+        mean, std = np.zeros(points), np.ones(points)
+        if solution == "global":
+            std *= np.sqrt(np.square(u[inside], dtype=np.float64).mean())
+    y = found.coords.reshape(-1, found.coords.shape[-1])
+    span = np.ptp(y, axis=0)
+    out = {
+        "params_low": low,
+        "params_range": np.where(width > 0, width, 1),
+        "field_mean": field_mean,
+        "field_std": field_std,
+        "solution_mean": mean,
+        "solution_std": std,
+        "coords_low": y.min(0),
+        "coords_range": np.where(span > 0, span, 1),
+    }
+    return {name: np.asarray(value, np.float32) for name, value in out.items()}
+
+
+def _moments(values: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over axis 0 of the values in use; 0 and 1 where there are none.
+
+    A deviation below 1e-6 counts as 1: such a point is constant.
+    """
+    count = use.sum(0)
+    safe = np.maximum(count, 1)
+    mean = np.where(use, values, 0).sum(0, dtype=np.float64) / safe
+    square = np.where(use, np.square(values - mean), 0).sum(0, dtype=np.float64) / safe
+    std = np.sqrt(square)
+    return mean, np.where((count > 0) & (std > MIN_STD), std, 1.0)
+
+
+def inputs(scales: Tree, params: Any, field: Any) -> tuple[Any, Any]:
+    """Returns normalised (params [B, P], field [B, ...])."""
+    numbers = (params - row(scales["params_low"])) / row(scales["params_range"])
+    return numbers, (field - row(scales["field_mean"])) / row(scales["field_std"])
+
+
+def coordinates(scales: Tree, y: Any) -> Any:
+    """Returns coordinates [..., d] scaled to -1..1 over the box of the training coordinates."""
+    lead = (1,) * (y.ndim - 1) + (-1,)
+    low, span = scales["coords_low"].reshape(lead), scales["coords_range"].reshape(lead)
+    return 2 * (y - low) / span - 1
+
+
+def row(leaf: Any) -> Any:
+    """Returns a leaf with a batch axis in front."""
+    return jnp.asarray(leaf)[None]

@@ -1,0 +1,125 @@
+"""Boundaries, packing, scales, and the relative errors against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtl_jax.errors import UserError
+from mtl_jax.metrics.base import accumulate, compute
+from mtl_jax.metrics.operators import operator_error, relative_l2
+from mtl_jax.systems.mt_deeponet import normaliser
+from mtl_jax.systems.mt_deeponet.builders import cut
+from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack
+from tests import operator_sets
+
+
+def test_the_boundary_of_a_square_is_its_rim() -> None:
+    mask = np.zeros((6, 7), bool)
+    mask[1:5, 2:7] = True
+    rim = mask.copy()
+    rim[2:4, 3:6] = False
+    np.testing.assert_array_equal(boundary(mask.reshape(1, -1), (6, 7))[0].reshape(6, 7), rim)
+    assert not boundary(mask.reshape(1, -1), ()).any()
+
+
+def test_packing_keeps_the_points_of_all_geometries() -> None:
+    found = operator_sets.designs()
+    packed, kept = pack(found)
+    np.testing.assert_array_equal(kept, np.flatnonzero(found.masks.any(0)))
+    assert len(kept) < found.masks.shape[1]
+    np.testing.assert_array_equal(packed.coords, found.coords[kept])
+    np.testing.assert_array_equal(packed.solutions, found.solutions[:, kept])
+    again, everything = pack(packed)
+    assert again is packed
+    assert len(everything) == len(kept)
+
+
+@pytest.mark.parametrize("solution", ["point", "global", "none"])
+def test_scales_come_from_training_samples_inside_their_masks(solution: str) -> None:
+    found = operator_sets.geometries()
+    scales = normaliser.fit(found, params="point", solution=solution)
+    train = found.splits["train"]
+    inside = found.masks[found.geometry[train]]
+    values = found.solutions[train].astype(np.float64)
+    if solution == "point":
+        for n in range(0, found.masks.shape[1], 17):
+            own = values[inside[:, n], n]
+            np.testing.assert_allclose(scales["solution_mean"][n], own.mean(), rtol=1e-5, atol=1e-7)
+            if own.std() > 1e-6:
+                np.testing.assert_allclose(scales["solution_std"][n], own.std(), rtol=1e-4)
+            else:
+                assert scales["solution_std"][n] == 1
+    elif solution == "global":
+        np.testing.assert_allclose(
+            scales["solution_std"], np.sqrt(np.square(values[inside]).mean()), rtol=1e-5
+        )
+    else:
+        assert (scales["solution_std"] == 1).all()
+    other = found._replace(splits={**found.splits, "train": train[:3]})
+    moved = normaliser.fit(other, params="point", solution=solution)
+    assert not np.allclose(moved["field_mean"], scales["field_mean"])
+
+
+def test_coordinates_fill_the_unit_box() -> None:
+    found = operator_sets.designs()
+    scales = normaliser.fit(found, params="none", solution="none")
+    y = np.asarray(normaliser.coordinates(scales, found.coords))
+    np.testing.assert_allclose(y.min(0), -1)
+    np.testing.assert_allclose(y.max(0), 1)
+
+
+def test_relative_errors_are_numpys_whatever_the_batches() -> None:
+    rng = np.random.default_rng(0)
+    truth, said = rng.normal(size=(2, 7, 9)).astype(np.float32)
+    inside = rng.random((7, 9)) < 0.7
+    edge = inside & (rng.random((7, 9)) < 0.3)
+    weight = np.array([1, 1, 0, 1, 1, 1, 0])
+    total = None
+    for rows in (slice(0, 4), slice(4, 7)):
+        bad = np.where((inside & (weight != 0)[:, None])[rows], said[rows], np.nan)
+        parts = (truth[rows], inside[rows], edge[rows], weight[rows])
+        total = accumulate(total, operator_error(bad, *parts))
+    values = compute(total)
+    use = np.flatnonzero(weight)
+    gap, size = np.where(inside, said - truth, 0)[use], np.where(inside, truth, 0)[use]
+    norms = np.linalg.norm(gap, axis=1) / np.linalg.norm(size, axis=1)
+    np.testing.assert_allclose(values["rel_l2_mean"], norms.mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        values["rel_l2_global"], np.linalg.norm(gap) / np.linalg.norm(size), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        values["rmse"], np.sqrt((gap**2).sum() / inside[use].sum()), rtol=1e-6
+    )
+    border = np.where(edge, said - truth, 0)[use]
+    np.testing.assert_allclose(
+        values["boundary_rmse"], np.sqrt((border**2).sum() / edge[use].sum()), rtol=1e-6
+    )
+
+
+def test_a_perfect_prediction_has_a_gradient() -> None:
+    import jax
+
+    u = np.ones((2, 3), np.float32)
+    inside = np.ones((2, 3), bool)
+    gradient = jax.grad(lambda p: relative_l2(p, u, inside).sum())(u)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_cutting_takes_the_same_number_of_each_task() -> None:
+    found = operator_sets.families()
+    small = cut(found, 4)
+    np.testing.assert_array_equal(np.bincount(found.task[small.splits["train"]]), [4, 4, 4])
+    assert set(small.splits["train"]) <= set(found.splits["train"])
+    with pytest.raises(UserError, match="train_size is 400, but task"):
+        cut(found, 400)
+
+
+def test_batches_that_do_not_fit() -> None:
+    found = operator_sets.families()
+    with pytest.raises(UserError, match="needs a multiple of 6: choose 12"):
+        operator_data(found, batch_size=16, seed=0, devices=2)
+    with pytest.raises(UserError, match=r"takes 20 samples of task .*choose a batch of at most"):
+        operator_data(found, batch_size=60, seed=0)
+    with pytest.raises(UserError, match="there are 40 query points"):
+        operator_data(found, batch_size=6, seed=0, points_per_step=41)

@@ -1,0 +1,228 @@
+"""The system: what is computed once and what per task agree, masks hide, points are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtl_jax.engine import rng
+from mtl_jax.engine.step import bind, init_state, make_train_step
+from mtl_jax.methods import METHODS, as_method, flat_regions, make
+from mtl_jax.systems.mt_deeponet import builders
+from mtl_jax.systems.mt_deeponet.config import Config, DataConfig, ModelConfig
+from mtl_jax.systems.mt_deeponet.data import points_of_step
+from tests import operator_sets
+
+SMALL: dict[str, Any] = {"branch_widths": (8,), "trunk_widths": (8, 8), "latent": 6}
+
+
+def config_of(name: str, **changes: Any) -> Config:
+    """A small experiment on one of the sets of `operator_sets`, which the caller patches in."""
+    model = dict(SMALL)
+    if name == "geometries":
+        model |= {"branch": "cnn", "branch_channels": (3, 3)}
+    base = Config(
+        data=DataConfig(name="fisher", scale_solution="global"), model=ModelConfig(**model)
+    )
+    train = dataclasses.replace(
+        base.train, steps=2, batch_size=6, select="validation/rel_l2_mean", select_mode="min"
+    )
+    out = dataclasses.replace(base, train=train)
+    for path, value in changes.items():
+        part, _, field = path.partition("__")
+        part_value = dataclasses.replace(getattr(out, part), **{field: value}) if field else value
+        out = dataclasses.replace(out, **{part: part_value})
+    return out
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns `build(name, **changes)`: system and data of a small set."""
+
+    def make_one(name: str, found: Any = None, **changes: Any) -> tuple:
+        whole = operator_sets.ALL[name]() if found is None else found
+        monkeypatch.setattr(builders, "load", lambda data: whole)
+        return builders.build(config_of(name, **changes))
+
+    return make_one
+
+
+def first_batch(system: Any, data: Any, step: int = 0) -> tuple:
+    batch = data.assemble(data.resident, data.train_batch(step), None)
+    params, state = system.init(jax.random.key(3), batch)
+    keys = rng.example_keys(jax.random.key(5), jnp.arange(batch["task"].shape[0]))
+    return params, state, batch, keys
+
+
+def _losses(system: Any, data: Any) -> np.ndarray:
+    params, state, batch, keys = first_batch(system, data)
+    z, _ = system.features(params, state, batch, keys, True)
+    sums = [system.task_loss(params, z, batch, t) for t in range(len(system.task_names))]
+    return np.array([total / weight for total, weight in sums])
+
+
+@pytest.mark.parametrize("name", operator_sets.ALL)
+def test_a_batch_is_stratified_and_walks_through_each_task(build: Any, name: str) -> None:
+    system, data = build(name)
+    found = operator_sets.ALL[name]()
+    num_tasks = len(system.task_names)
+    each = [np.sum(found.task[found.splits["train"]] == t) for t in range(num_tasks)]
+    seen: list[int] = []
+    for step in range(min(each) // (6 // num_tasks)):
+        host = data.train_batch(step)
+        batch = data.assemble(data.resident, host, None)
+        np.testing.assert_array_equal(batch["task"], np.arange(6) % num_tasks)
+        seen += host["index"].tolist()
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= set(found.splits["train"].tolist())
+
+
+@pytest.mark.parametrize("name", operator_sets.ALL)
+@pytest.mark.parametrize("loss", ["relative_l2", "interior_mse", "grid_mse"])
+def test_a_mixed_batch_of_the_same_samples_gives_the_same_losses(
+    build: Any, name: str, loss: str
+) -> None:
+    """Rows of each task by slicing, or all rows with weights: one sum, two ways to compute it."""
+    stratified, data = build(name, loss=loss)
+    mixed, _ = build(name, loss=loss, data__batches="mixed")
+    params, state, batch, keys = first_batch(stratified, data)
+    both = []
+    for system in (stratified, mixed):
+        bound = bind(system, params, state, batch, keys)
+        method = as_method(make("upgrad"))
+        update = method.update(
+            bound, params, method.init(params, bound.owners, bound.num_tasks), jax.random.key(0)
+        )
+        both.append((update.losses, update.info.gram, update.grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), *both)
+
+
+def test_the_losses_are_what_their_names_say(build: Any) -> None:
+    found = operator_sets.geometries()
+    for loss in ("relative_l2", "interior_mse", "grid_mse"):
+        system, data = build("geometries", loss=loss)
+        params, state, batch, _ = first_batch(system, data)
+        said = np.asarray(system.predict(params, state, {**batch})["solution"])
+        truth, inside = np.asarray(batch["solution"]), np.asarray(batch["inside"])
+        std = np.asarray(state["constants"]["solution_std"])[0]
+        for t in range(2):
+            rows = np.asarray(batch["task"]) == t
+            gap = np.where(inside, said - truth, 0)[rows]
+            if loss == "relative_l2":
+                size = np.linalg.norm(np.where(inside, truth, 0)[rows], axis=1)
+                want = (np.linalg.norm(gap, axis=1) / size).mean()
+            elif loss == "interior_mse":
+                want = np.square(gap / std).sum() / inside[rows].sum()
+            else:
+                want = np.square(gap / std).sum() / (rows.sum() * found.masks.shape[1])
+            np.testing.assert_allclose(_losses(system, data)[t], want, rtol=1e-4)
+
+
+def test_nothing_outside_a_mask_matters(build: Any) -> None:
+    """Other numbers outside: same scales, same losses, same metrics; NaN there included."""
+    found = operator_sets.geometries()
+    inside = found.masks[found.geometry]
+    spoiled = found._replace(
+        solutions=np.where(inside, found.solutions, np.nan).astype(np.float32),
+        field=np.where(inside.reshape(found.field.shape), found.field, 7e3).astype(np.float32),
+    )
+    runs = []
+    for which in (found, spoiled):
+        system, data = build("geometries", which)
+        params, state, _, _ = first_batch(system, data)
+        host = next(iter(data.eval_batches("test")))
+        metrics = system.metrics(params, state, data.assemble(data.resident, host, None))
+        runs.append((state["constants"], _losses(system, data), metrics))
+    assert np.isfinite(jax.flatten_util.ravel_pytree(runs[1][1:])[0]).all()
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+def test_query_points_are_drawn_anew_for_each_step_and_shared_by_the_batch(build: Any) -> None:
+    system, data = build("families", data__points_per_step=7)
+    params, state, batch, keys = first_batch(system, data, step=4)
+    chosen = np.asarray(points_of_step(0, jnp.int32(4), 40, 7))
+    assert len(set(chosen.tolist())) == 7
+    assert set(chosen.tolist()) != set(np.asarray(points_of_step(0, jnp.int32(5), 40, 7)).tolist())
+    index = data.train_batch(4)["index"]
+    want = operator_sets.families().solutions[index][:, chosen]
+    np.testing.assert_array_equal(batch["solution"], want)
+    z, _ = system.features(params, state, batch, keys, True)
+    whole, whole_data = build("families")
+    all_batch = whole_data.assemble(whole_data.resident, whole_data.train_batch(4), None)
+    full, _ = whole.features(params, state, all_batch, keys, True)
+    np.testing.assert_allclose(z["basis"], np.asarray(full["basis"])[chosen], rtol=1e-5, atol=1e-6)
+
+
+def test_points_outside_every_geometry_are_not_evaluated(build: Any) -> None:
+    found = operator_sets.geometries()
+    only_disc = found._replace(
+        masks=found.masks[1:],
+        geometry=np.zeros_like(found.geometry),
+        solutions=np.where(found.masks[1], found.solutions, 0).astype(np.float32),
+    )
+    system, data = build("geometries", only_disc)
+    params, state, batch, keys = first_batch(system, data)
+    z, _ = system.features(params, state, batch, keys, True)
+    assert z["basis"].shape[0] == found.masks[1].sum() < found.masks.shape[1]
+    assert batch["image_mask"].shape[1:] == (16, 16)
+
+
+def test_film_gives_each_task_a_product_of_its_own(build: Any) -> None:
+    system, data = build("families", model__film=True)
+    params, state, batch, _ = first_batch(system, data)
+    assert params["film"]["scale"].shape == (3, 6)
+    assert system.owner(("film", "scale")) == "stacked"
+    before = np.asarray(system.predict(params, state, batch)["solution"])
+    params["film"]["shift"] = params["film"]["shift"].at[1].set(2.0)
+    after = np.asarray(system.predict(params, state, batch)["solution"])
+    moved = np.abs(after - before).max(1) > 0
+    np.testing.assert_array_equal(moved, np.asarray(batch["task"]) == 1)
+
+
+def test_l2_is_that_of_the_branchs_kernels(build: Any) -> None:
+    system, data = build("families", model__branch_l2=0.5)
+    params, *_ = first_batch(system, data)
+    kernels = [params["branch"][name]["kernel"] for name in ("dense_0", "dense_1")]
+    want = 0.5 * sum(float(np.square(kernel).sum()) for kernel in kernels)
+    np.testing.assert_allclose(float(system.regulariser(params)), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["plain", "flat"])
+@pytest.mark.parametrize("base", METHODS)
+def test_every_method_trains_two_steps(build: Any, base: str, flat: bool) -> None:
+    """In a mixed batch of two samples that leaves tasks without any."""
+    system, data = build("families", data__batches="mixed", train__batch_size=2)
+    method = flat_regions(make(base), 0.05) if flat else as_method(make(base))
+    state, tx = init_state(system, data, method, lambda params, owners: optax.adam(3e-3), 0)
+    step = jax.jit(make_train_step(system, data, method, tx, seed=0, strategy="scan"))
+    for k in range(2):
+        state, metrics = step(state, data.resident, data.train_batch(k))
+        assert 0 < int(metrics["active"].sum()) < 3
+    leaves = jax.tree.leaves((state.params, metrics))
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+
+
+def test_frozen_parameters_have_no_part_in_grams_and_perturbations(build: Any) -> None:
+    system, data = build("families")
+    params, state, batch, keys = first_batch(system, data)
+    free = {
+        "branch": jax.tree.map(lambda _: True, params["branch"]),
+        "trunk": jax.tree.map(lambda _: False, params["trunk"]),
+    }
+    method = flat_regions(make("cagrad"), 0.5)
+    updates = []
+    for marks in (None, free):
+        bound = bind(system, params, state, batch, keys, free=marks)
+        first = method.init(params, bound.owners, bound.num_tasks)
+        updates.append(method.update(bound, params, first, jax.random.key(0)))
+    everything, half = updates
+    assert not any(leaf.any() for leaf in jax.tree.leaves(half.grads["trunk"]))
+    assert any(leaf.any() for leaf in jax.tree.leaves(half.grads["branch"]))
+    assert (np.diag(half.info.gram) < np.diag(everything.info.gram)).all()
+    np.testing.assert_array_equal(half.losses, everything.losses)
