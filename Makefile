@@ -14,7 +14,8 @@ PY := $(VENV)/bin/python
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-gpu \
-  bench-tpu train-gpu train-tpu results-fsmtl lock clean
+  bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
+  results-mt-deeponet lock clean
 
 help: ## list the targets and the variables
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +73,12 @@ train-tpu: $(VENV)/.extra-tpu ## train the paper-scale experiment on all TPU cor
 
 results-fsmtl: $(VENV)/.installed ## run the FS-MTL study (hours, resumable) and write its table
 	$(PY) -m experiments.fsmtl.study $(ARGS)
+
+sweep-fsmtl: $(VENV)/.installed ## run FS-CAGrad over radii (an hour, resumable) and write its table
+	$(PY) -m experiments.fsmtl.sweep $(ARGS)
+
+results-mt-deeponet: $(VENV)/.installed ## run the MT-DeepONet study (hours, resumable) and write its tables
+	$(PY) -m experiments.mt_deeponet.study $(ARGS)
 
 lock: ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile pyproject.toml --extra dev --extra tensorboard --universal --generate-hashes \

@@ -55,7 +55,10 @@ def test_options_of_a_method_follow_the_method() -> None:
         ("--optim.lr=1", "unknown option --optim.lr"),
         ("--config.optim.lr=fast", "config.optim.lr is 'fast'; it must be a number"),
         ("--config.seed=1.5", "config.seed is '1.5'; it must be a whole number"),
-        ("--config.optim.name=adm", "one of adam, adamw, sgd, momentum, lion (did you mean adam?)"),
+        (
+            "--config.optim.name=adm",
+            "one of adam, adamw, sgd, momentum, lion, muon (did you mean adam?)",
+        ),
         ("--config.method.aggregator=cagrd", "did you mean 'cagrad'?"),
         ("--config.method.options.c=-1", "c must be non-negative, found -1.0"),
         ("--config.method.flat.rho=-1", "rho must be non-negative, found -1.0"),

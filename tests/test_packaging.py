@@ -294,6 +294,8 @@ PAPER = "--config experiments/fsmtl/multi_mnist_paper.py --workdir runs/multi_mn
         ("test-slow", "pytest -m slow"),
         ("bench", "benchmarks.run"),
         ("results-fsmtl ARGS=--scale=paper", "experiments.fsmtl.study --scale=paper"),
+        ("sweep-fsmtl", "experiments.fsmtl.sweep"),
+        ("results-mt-deeponet", "experiments.mt_deeponet.study"),
     ],
 )
 def test_make_prints_the_command_that_it_runs(target: str, command: str) -> None:

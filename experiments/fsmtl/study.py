@@ -87,9 +87,8 @@ def outcomes(workdir: Path, which: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def run_cell(root: Path, scale: str, dataset: str, method: str, flat: bool, seed: int) -> None:
-    """Trains one cell unless it is done, and keeps its outcomes."""
-    config = cell_config(scale, dataset, method, flat, seed)
+def run_cell(root: Path, config: Config) -> None:
+    """Trains one cell unless it is done, and keeps its outcomes in `root / config.name`."""
     folder = root / config.name
     done = folder / "outcomes.npz"
     if done.exists():
@@ -244,7 +243,7 @@ def main(argv: list[str]) -> None:
     if not args.table_only:
         for k, cell in enumerate(todo):
             print(f"[{k + 1}/{len(todo)}] {cell}", flush=True)
-            run_cell(root, args.scale, *cell)
+            run_cell(root, cell_config(args.scale, *cell))
     summary = summarise(root, args.scale, range(args.seeds))
     if not summary["rows"]:
         raise UserError(f"no finished pair of cells in {root}; run the study without --table-only")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mtl_jax.data.operators import OperatorSet
 from mtl_jax.engine import parallel
-from mtl_jax.errors import UserError
+from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.systems.base import Data, System
 from mtl_jax.systems.mt_deeponet import normaliser
 from mtl_jax.systems.mt_deeponet.config import Config, DataConfig, ModelConfig
@@ -95,7 +97,40 @@ def load(data: DataConfig) -> OperatorSet:
         if data.name == "mtdeeponet_plate":
             options = {"paper_split": data.paper_split}
         found = load_manual(data.name, data.manual_dir, **options)
+    if data.tasks:
+        found = only_tasks(found, data.tasks)
     return cut(found, data.train_size) if data.train_size else found
+
+
+def only_tasks(found: OperatorSet, names: Sequence[str]) -> OperatorSet:
+    """Returns the set with the samples of some tasks, in the order of `names`.
+
+    Raises:
+      UserError: a task that the set does not have, or one named twice.
+    """
+    for name in names:
+        if name not in found.task_names or names.count(name) > 1:
+            raise UserError(
+                f"config.data.tasks is {' '.join(names)}; {did_you_mean(name, found.task_names)},"
+                " each once"
+            )
+    number = {found.task_names.index(name): t for t, name in enumerate(names)}
+    keep = np.flatnonzero(np.isin(found.task, list(number)))
+    place = np.full(len(found.task), -1)
+    place[keep] = np.arange(len(keep))
+    return found._replace(
+        task_names=tuple(names),
+        params=found.params[keep],
+        field=found.field[keep],
+        coords=found.coords[keep] if found.pointwise else found.coords,
+        solutions=found.solutions[keep],
+        task=np.array([number[t] for t in found.task[keep].tolist()], np.int32),
+        geometry=found.geometry[keep],
+        splits={
+            split: place[own[place[own] >= 0]].astype(np.int32)
+            for split, own in found.splits.items()
+        },
+    )
 
 
 def cut(found: OperatorSet, train_size: int) -> OperatorSet:

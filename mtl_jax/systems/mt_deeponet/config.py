@@ -36,6 +36,8 @@ class DataConfig:
     """darcy: the geometries, each a task; a name or a JSON file with a polygon of your own."""
     full: bool = False
     """darcy: the 100 x 100 grid and as many samples as the paper, not every third point."""
+    tasks: tuple[str, ...] = ()
+    """Keep these tasks only, by name; empty for all. For nets of their own to compare with."""
     paper_split: bool = False
     """plate: all 40 other designs make the test split, as in the paper, and 4 of the 24 training
     designs are held out; else some of the 40 make the validation split."""

@@ -156,7 +156,7 @@ def _masks(
         masks = np.broadcast_to(mask.astype(bool), (count, *grid)).reshape(count, -1)
         if not masks.any(1).all():
             raise UserError(f"{source}: mask of case {int(masks.any(1).argmin())} is empty")
-        covered = found.masks.any(0)
+        covered = np.asarray(found.masks.any(axis=0))
         if (masks & ~covered[None]).any():
             raise UserError(
                 f"{source}: mask has points that no geometry of this run holds; give coords too"

@@ -9,7 +9,7 @@ from mtl_jax.errors import UserError
 from mtl_jax.metrics.base import accumulate, compute
 from mtl_jax.metrics.operators import operator_error, relative_l2
 from mtl_jax.systems.mt_deeponet import normaliser
-from mtl_jax.systems.mt_deeponet.builders import cut
+from mtl_jax.systems.mt_deeponet.builders import cut, only_tasks
 from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack
 from tests import operator_sets
 
@@ -123,3 +123,17 @@ def test_batches_that_do_not_fit() -> None:
         operator_data(found, batch_size=60, seed=0)
     with pytest.raises(UserError, match="there are 40 query points"):
         operator_data(found, batch_size=6, seed=0, points_per_step=41)
+
+
+def test_some_tasks_only() -> None:
+    found = operator_sets.families()
+    some = only_tasks(found, ("third", "first"))
+    assert some.task_names == ("third", "first")
+    for name, t in (("third", 0), ("first", 1)):
+        for split, own in some.splits.items():
+            was = found.splits[split]
+            want = found.solutions[was[found.task[was] == found.task_names.index(name)]]
+            np.testing.assert_array_equal(some.solutions[own[some.task[own] == t]], want)
+    for names in (("first", "first"), ("fourth",)):
+        with pytest.raises(UserError, match="each once"):
+            only_tasks(found, names)
