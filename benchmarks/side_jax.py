@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks import models
+from benchmarks import models, timing
 from benchmarks.task_grads import programs
 from mtl_jax.engine import rng
 from mtl_jax.engine.step import bind
@@ -19,6 +19,12 @@ from mtl_jax.methods.flat_regions import as_method
 from mtl_jax.methods.table import make
 
 Tree = Any
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """The environment; XLA takes all cores by itself."""
+    del threads
+    return timing.environment()
 
 
 class Side:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ except ImportError as error:
 
 AGGREGATORS = {"pcgrad": jd.PCGrad, "upgrad": jd.UPGrad, "mgda": jd.MGDA}
 RHO = 0.05
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Limits torch to so many threads; returns its version and torchjd's."""
+    torch.set_num_threads(threads)
+    return {
+        "torch": torch.__version__,
+        "torchjd": version("torchjd"),
+        "threads": torch.get_num_threads(),
+    }
 
 
 class Lenet(nn.Module):

@@ -334,8 +334,8 @@ def aggregators_table(root: Path, seeds: range) -> list[str]:
 RELEASED = (
     "For orientation: the original authors' released weights, scored by us on data of ours made to"
     " match theirs, have a mean relative L2 of 1.3, 1.5 and 2.5 % on their three reaction terms,"
-    " and 4.4, 4.4 and 7.5 % on square, disc and triangle at 100 x 100. Those are other data (nearly"
-    " no diffusion), other sizes and other budgets than the rows below."
+    " and 4.4, 4.4 and 7.5 % on square, disc and triangle at 100 x 100. Those are other data"
+    " (nearly no diffusion), other sizes and other budgets than the rows below."
 )
 
 

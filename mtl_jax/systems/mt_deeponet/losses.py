@@ -36,8 +36,8 @@ def loss_sum(
       kind: see above.
       prediction: [b, n], normalised.
       solution: [b, n], normalised.
-      mean: [n] mean of the normalisation, for the relative error.
-      std: [n] its standard deviation.
+      mean: [n] or [1] mean of the normalisation, for the relative error.
+      std: [n] or [1], its standard deviation.
       inside: [b, n] bool.
       weight: [b], 0 for samples that do not count.
       grid_points: how many points of the grid stand for the n points (those that were left out

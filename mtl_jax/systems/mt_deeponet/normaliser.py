@@ -30,10 +30,11 @@ def fit(found: OperatorSet, *, params: Scale, solution: Scale) -> dict[str, np.n
         whose geometry it lies in; "global" divides by one root mean square; "none".
 
     Returns:
-      `params_low`, `params_range` [P]; `field_mean`, `field_std` like a field;
-      `solution_mean`, `solution_std` [N]; `coords_low`, `coords_range` [d]. The field is
-      standardised at each of its points; where a field has the layout of the query points, over
-      the samples whose geometry holds the point.
+      `params_low`, `params_range` [P]; `field_mean`, `field_std` like a field; `coords_low`,
+      `coords_range` [d]; `solution_mean`, `solution_std` [N], or [1] where one number serves all
+      points, so that the scales fit the points of another geometry too. The field is standardised
+      at each of its points; where it has the layout of the query points, over the samples whose
+      geometry holds the point.
     """
     train = found.splits["train"]
     numbers, fields = found.params[train], found.field[train]
@@ -42,11 +43,10 @@ def fit(found: OperatorSet, *, params: Scale, solution: Scale) -> dict[str, np.n
     width = np.ptp(numbers, axis=0) if params == "point" else np.ones(numbers.shape[1])
     here = inside.reshape(fields.shape) if fields.size == inside.size else np.ones_like(fields) > 0
     field_mean, field_std = _moments(fields, here)
-    points = found.masks.shape[1]
     if solution == "point":
         mean, std = _moments(u, inside)
     else:
-        mean, std = np.zeros(points), np.ones(points)
+        mean, std = np.zeros(1), np.ones(1)
         if solution == "global":
             std *= np.sqrt(np.square(u[inside], dtype=np.float64).mean())
     y = found.coords.reshape(-1, found.coords.shape[-1])

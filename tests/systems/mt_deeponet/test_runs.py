@@ -26,7 +26,11 @@ from tests import operator_sets
 from tests.systems.mt_deeponet.test_model import config_of
 
 SETS = {"fisher": "families", "darcy": "geometries", "plate": "designs", "file": "scattered"}
-EXPERIMENTS = sorted(Path("experiments/mt_deeponet").glob("[a-z]*.py"))
+EXPERIMENTS = [
+    path
+    for path in sorted(Path("experiments/mt_deeponet").glob("*.py"))
+    if "def get_config()" in path.read_text()
+]
 
 
 def tiny_set(data: DataConfig) -> OperatorSet:
@@ -105,7 +109,11 @@ def test_a_network_learns_what_has_a_closed_form(
 def test_transfer_starts_from_the_source_with_its_scales(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    sources = {"square": operator_sets.geometries(), "disc": operator_sets.geometries(12)}
+    both = operator_sets.geometries()
+    disc = builders.only_tasks(operator_sets.geometries(16), ("disc",))
+    # A geometry alone has fewer query points: those that none of its samples needs are left out.
+    disc = disc._replace(masks=disc.masks[1:], geometry=np.zeros_like(disc.geometry))
+    sources = {"square": both, "disc": disc}
     monkeypatch.setattr(builders, "load", lambda data: sources[data.geometry[0]])
     source = config_of("geometries", data__name="darcy", data__geometry=("square",))
     train(source, tmp_path / "source")

@@ -1,0 +1,85 @@
+"""The studies: their cells are sound and named apart, and their tables come from the cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.fsmtl import study as fsmtl
+from experiments.fsmtl import sweep
+from experiments.mt_deeponet import study as operators
+
+
+def test_the_sweep_shares_its_cells_with_the_study() -> None:
+    names = [sweep.sweep_config("multi_mnist", radius, 1).name for radius in sweep.RADII]
+    assert len(set(names)) == len(names)
+    for flat, radius in ((False, None), (True, (True, 2.0))):
+        own = sweep.sweep_config("multi_mnist", radius, 1)
+        assert own == fsmtl.cell_config("cpu", "multi_mnist", "cagrad", flat, 1)
+    plain = sweep.sweep_config("multi_fashion", (False, 0.1), 0)
+    assert (plain.method.flat.rho, plain.method.flat.adaptive) == (0.1, False)
+
+
+def test_the_interval_is_that_of_paired_outcomes() -> None:
+    rng = np.random.default_rng(0)
+    erm = rng.random((3, 400, 2)) < 0.9
+    assert fsmtl.paired_interval(erm, erm) == (0, 0, 0)
+    better = erm | (rng.random((3, 400, 2)) < 0.3)
+    gain, low, high = fsmtl.paired_interval(erm, better)
+    assert 0 < low < gain < high
+    assert gain == pytest.approx(100 * (better.mean() - erm.mean()))
+
+
+def test_tables_of_outcomes(tmp_path: Path) -> None:
+    """Two seeds of ERM and of the authors' radius, whose gain is known."""
+    for seed in range(2):
+        for radius, share in ((None, 0.5), ((True, 2.0), 0.75)):
+            name = sweep.sweep_config("multi_mnist", radius, seed).name
+            right = np.arange(400).reshape(200, 2) < 400 * share
+            (tmp_path / name).mkdir()
+            np.savez(tmp_path / name / "outcomes.npz", best=right, last=right, seconds=1.0)
+            (tmp_path / name / "results.json").write_text('{"best/step": 30, "last/step": 40}')
+    shown = fsmtl.table(fsmtl.summarise(tmp_path, "cpu", range(3)))
+    assert "| Multi-MNIST | CAGrad | 2 | 50.00 +- 0.00 | 50.00 +- 0.00 | 75.00 +- 0.00" in shown
+    assert "+25.00" in shown
+    summary = sweep.summarise(tmp_path, ["multi_mnist"], range(3))
+    shown = sweep.table({**summary, "steps_per_epoch": 10})
+    assert "| Multi-MNIST | ERM | 2 | 50.00 | 50.00 |  | 3 |" in shown
+    assert "| Multi-MNIST | adaptive 2 | 2 | 75.00 | 75.00 | +25.00" in shown
+    assert "plain" not in shown
+
+
+def test_operator_cells_are_sound_and_start_from_cells_of_the_study() -> None:
+    names: dict[str, object] = {}
+    for part, make in operators.CELLS.items():
+        for seed in (0, 1):
+            for cell in make(seed):
+                cell.config.check()
+                assert cell.config.seed == seed
+                # The 100 samples of a target are cells of two parts: the same cell.
+                assert names.setdefault(cell.name, cell) == cell, part
+                assert cell.zero <= bool(cell.source)
+    sources = {cell.source for cell in names.values() if cell.source}
+    assert sources <= names.keys()
+
+
+def test_operator_tables_come_from_cells(tmp_path: Path) -> None:
+    assert "No results yet" in operators.tables(tmp_path, range(2))
+    for name, error in (
+        ("fisher-all-0", 0.01),
+        ("fisher-all-1", 0.03),
+        ("to-l_shape-100-full-0", 0.2),
+    ):
+        tasks = (*operators.FAMILIES, *operators.SOURCES)
+        scores = {f"best/test/{task}/rel_l2_mean": error for task in tasks}
+        cell = {"scores": {**scores, "best/test/rel_l2_mean": error}, "seconds": 7, "parameters": 9}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cell.json").write_text(json.dumps(cell))
+    shown = operators.tables(tmp_path, range(2))
+    mean = "2.00 +- 1.41"
+    assert f"| fisher | one for all | 2 | {mean} | {mean} | {mean} | 7 | 9 |" in shown
+    assert "| l_shape | 100 | 1 |  |  |  | 20.00 |  |" in shown
+    assert "one for each" not in shown
