@@ -145,6 +145,9 @@ class TrainConfig:
     """Steps between evaluations and checkpoints; 0 for once an epoch."""
     log_every: int = 50
     """Steps between log lines."""
+    steps_per_call: int = 1
+    """Steps that the device does before it comes back to the host; more hides the host's part of
+    very short steps. Divides steps, eval_every and log_every."""
     select: str = "validation/accuracy"
     """Validation metric that picks the best checkpoint."""
     select_mode: Literal["max", "min"] = "max"
@@ -193,6 +196,7 @@ class ExperimentConfig:
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"config.{path} is {value}; it must be a finite number")
         positive = {"train.batch_size", "train.microbatches", "train.log_every", "train.keep_last"}
+        positive |= {"train.steps_per_call"}
         positive |= {"optim.lr", "optim.step_every", "optim.step_factor"}
         non_negative = {"train.epochs", "train.steps", "train.eval_every", "seed"}
         non_negative |= {

@@ -20,7 +20,7 @@ from mtl_jax.engine.checkpoint import Checkpoints
 from mtl_jax.engine.optim import free_tree, make_optimizer, make_schedule, path_name
 from mtl_jax.engine.runfolder import read_json
 from mtl_jax.engine.state import TrainState
-from mtl_jax.engine.step import init_state, make_eval_step, make_train_step
+from mtl_jax.engine.step import init_state, make_eval_step, make_train_step, repeat
 from mtl_jax.errors import UserError
 from mtl_jax.metrics.base import accumulate, compute
 from mtl_jax.systems.base import Data, System
@@ -76,6 +76,10 @@ def build(config: ExperimentConfig) -> Run:
         microbatches=config.train.microbatches,
         free=free(state.params),
     )
+    count = config.train.steps_per_call
+    _check_call(config, total_steps, data.steps_per_epoch)
+    if count > 1:
+        step = repeat(step, count)
     return Run(
         config,
         system,
@@ -85,6 +89,22 @@ def build(config: ExperimentConfig) -> Run:
         parallel.DataParallel(step, config.train.backend),
         parallel.DataParallel(make_eval_step(system, data), config.train.backend, donate=False),
     )
+
+
+def _check_call(config: ExperimentConfig, total_steps: int, steps_per_epoch: int) -> None:
+    """Raises a `UserError` unless logs, evaluations and the end fall between two calls."""
+    count = config.train.steps_per_call
+    every = config.train.eval_every or steps_per_epoch
+    for name, steps in (
+        ("train.log_every", config.train.log_every),
+        ("train.eval_every" if config.train.eval_every else "an epoch", every),
+        ("the run", total_steps),
+    ):
+        if steps % count:
+            raise UserError(
+                f"config.train.steps_per_call is {count}, which does not divide the {steps} steps"
+                f" of {name}; choose a divisor, or 1"
+            )
 
 
 def _free(config: ExperimentConfig) -> Callable[[Tree], Tree]:

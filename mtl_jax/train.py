@@ -24,14 +24,15 @@ from mtl_jax.engine import parallel, runfolder
 from mtl_jax.engine.checkpoint import Checkpoints
 from mtl_jax.engine.profiler import StepTimer, Trace
 from mtl_jax.engine.state import TrainState
+from mtl_jax.engine.step import stack_batches
 from mtl_jax.engine.writers import Writers, event_writer_class
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 
-# Steps that may be under way at once. More would hide nothing and, with several devices on one
+# Calls that may be under way at once. More would hide nothing and, with several devices on one
 # CPU, can starve a collective of threads.
 IN_FLIGHT = 2
 
-# Steps between two looks at whether a signal asks to stop: several processes have to agree on it,
+# Calls between two looks at whether a signal asks to stop: several processes have to agree on it,
 # which costs a collective.
 STOP_EVERY = 5
 
@@ -43,6 +44,7 @@ MAY_CHANGE = {
     "train.eval_every",
     "train.log_every",
     "train.keep_last",
+    "train.steps_per_call",
     "train.backend",
     "train.profile",
     "train.tensorboard",
@@ -100,7 +102,20 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
         # ---------------------------------------------------------- the loop
         timer = StepTimer(settings.batch_size)
         trace = closing.enter_context(Trace(folder, *settings.profile))
-        batches = prefetch(map(run.data.train_batch, range(start, run.total_steps)), 2)
+        count = settings.steps_per_call
+        if start % count:
+            raise UserError(
+                f"config.train.steps_per_call is {count}, but the run goes on at step {start},"
+                " which is no multiple of it; go on with the number it was started with, or with 1"
+            )
+
+        def batch_of_call(step: int) -> Any:
+            if count == 1:
+                return run.data.train_batch(step)
+            return stack_batches([run.data.train_batch(k) for k in range(step, step + count)])
+
+        calls = range(start, run.total_steps, count)
+        batches = prefetch(map(batch_of_call, calls), 2)
         closing.callback(batches.close)
         window: list[dict[str, np.ndarray]] = []
         flying: collections.deque[tuple[int, Any]] = collections.deque()
@@ -108,11 +123,15 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
         def land(leave: int) -> None:
             """Fetches the oldest steps under way, until `leave` are left, and checks them."""
             while len(flying) > leave:
-                step, metrics = flying.popleft()
+                first, metrics = flying.popleft()
                 metrics = parallel.to_host(metrics)
-                timer.tick()
-                _check_finite(metrics["losses"], tasks, step, checkpoints)
-                window.append(metrics)
+                timer.tick(count)
+                for k in range(count):
+                    one = (
+                        {name: leaf[k] for name, leaf in metrics.items()} if count > 1 else metrics
+                    )
+                    _check_finite(one["losses"], tasks, first + k, checkpoints)
+                    window.append(one)
 
         def evaluate_and_save(now: int, state: TrainState) -> None:
             with timer.pause():
@@ -123,15 +142,16 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
 
         if start < run.total_steps:
             with timer.compile():
-                run.train_step.compile(state, run.data.resident, run.data.train_batch(start))
-        for step in range(start, run.total_steps):
-            with trace.step(step):
+                run.train_step.compile(state, run.data.resident, batch_of_call(start))
+        for step in calls:
+            with trace.step(step, count):
                 state, metrics = run.train_step(state, run.data.resident, next(batches))
-            now, last = step + 1, step + 1 == run.total_steps
-            flying.append((now, metrics))
+            now, last = step + count, step + count == run.total_steps
+            flying.append((step + 1, metrics))
             land(IN_FLIGHT - 1)
             logs, saves = now % settings.log_every == 0 or last, now % every == 0 or last
-            stops = parallel.any_process(stop.requested) if now % STOP_EVERY == 0 else False
+            asks = now // count % STOP_EVERY == 0
+            stops = parallel.any_process(stop.requested) if asks else False
             if logs or saves or stops:
                 land(0)
             if logs:

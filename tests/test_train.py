@@ -21,6 +21,7 @@ from mtl_jax import run as runs
 from mtl_jax.engine import parallel
 from mtl_jax.engine.checkpoint import Checkpoints
 from mtl_jax.engine.writers import read_metrics
+from mtl_jax.errors import UserError
 from tests import tiny
 
 LONG = ["--config.train.steps=600", "--config.train.eval-every=25", "--config.train.log-every=1"]
@@ -113,6 +114,30 @@ def test_more_steps_go_on_from_a_complete_run(experiment: Path, tmp_path: Path) 
     _assert_same_to_the_bit(tmp_path / "a", tmp_path / "b")
 
 
+def test_calls_of_several_steps_log_and_resume_like_single_ones(
+    experiment: Path, tmp_path: Path
+) -> None:
+    flags = ("--config.train.steps_per_call=4", "--config.train.log_every=4")
+    command = _command(experiment, tmp_path / "a", *flags, "--config.train.eval_every=4")[2:]
+    train.train(*train.parse([*command, "--config.train.steps=8"]))
+    train.train(*train.parse([*command, "--config.train.steps=16"]))
+    records = read_metrics(tmp_path / "a")
+    assert [r["step"] for r in records if r["kind"] == "train"] == [4, 8, 12, 16]
+    whole = _command(experiment, tmp_path / "b", *flags, "--config.train.steps=16")[2:]
+    train.train(*train.parse(whole))
+    _assert_same_to_the_bit(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UserError, match="steps_per_call is 5, which does not divide the 2 steps"):
+        train.train(
+            *train.parse(
+                _command(experiment, tmp_path / "c", "--config.train.steps_per_call=5")[2:]
+            )
+        )
+    three = ("steps=18", "log_every=3", "eval_every=3", "steps_per_call=3")
+    other = [f"--config.train.{flag}" for flag in three]
+    with pytest.raises(UserError, match="goes on at step 16, which is no multiple"):
+        train.train(*train.parse(_command(experiment, tmp_path / "a", *other)[2:]))
+
+
 def test_what_flags_change_is_printed(experiment: Path, capsys: object) -> None:
     train.parse(_command(experiment, Path("runs/a"), "--config.optim.lr=0.5")[2:])
     assert capsys.readouterr().out == f"not as in {experiment}: optim.lr: 0.002 -> 0.5\n"
@@ -124,6 +149,7 @@ def test_micro_batches_and_backends_are_the_same_run(experiment: Path, tmp_path:
         ("plain", "--config.seed=0"),
         ("micro", "--config.train.microbatches=4"),
         ("shard_map", "--config.train.backend=shard_map"),
+        ("calls", "--config.train.steps_per_call=2"),
         ("scan", "--config.method.strategy=scan"),
         ("vmap", "--config.method.strategy=vmap"),
     ):

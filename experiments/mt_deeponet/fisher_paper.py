@@ -31,6 +31,7 @@ def get_config() -> Config:
             batch_size=200,
             eval_every=1000,
             log_every=500,
+            steps_per_call=50,
             select="validation/rel_l2_mean",
             select_mode="min",
         ),

@@ -112,8 +112,11 @@ class Trace:
         self._running = False
 
     @contextlib.contextmanager
-    def step(self, step: int) -> Iterator[None]:
-        """Runs one step, inside the window or outside it."""
+    def step(self, step: int, count: int = 1) -> Iterator[None]:
+        """Runs `count` steps from `step` on, inside the window or outside it.
+
+        They are in the window if the first of them is.
+        """
         inside = self._start <= step < self._stop
         if inside and not self._running:
             # No Python call stacks: they are most of the file and slow the traced steps down.
@@ -127,7 +130,7 @@ class Trace:
             annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
         with annotation:
             yield
-        if step >= self._stop - 1:
+        if step + count >= self._stop:
             self.close()
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -158,6 +159,26 @@ def make_train_step(
         return new, metrics
 
     return step
+
+
+def repeat(step: Callable, count: int) -> Callable:
+    """Returns `many(state, resident, hosts) -> (state, metrics)`: `count` steps in one call.
+
+    The device goes from one step to the next by itself, so that a step of a fraction of a
+    millisecond does not wait for the host. Leaves of `hosts` are [B, count, ...], see
+    `stack_batches`; metrics lead with an axis [count].
+    """
+
+    def many(state: TrainState, resident: Tree, hosts: Tree) -> tuple[TrainState, Tree]:
+        by_step = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), hosts)
+        return lax.scan(lambda state, host: step(state, resident, host), state, by_step)
+
+    return many
+
+
+def stack_batches(batches: Sequence[Tree]) -> Tree:
+    """Stacks the host batches of consecutive steps, [B, ...] each, to [B, count, ...]."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *batches)
 
 
 def _mean_state(model_state: Tree) -> Tree:

@@ -9,7 +9,13 @@ import optax
 import pytest
 
 from mtl_jax.engine import rng
-from mtl_jax.engine.step import init_state, make_eval_step, make_train_step
+from mtl_jax.engine.step import (
+    init_state,
+    make_eval_step,
+    make_train_step,
+    repeat,
+    stack_batches,
+)
 from mtl_jax.methods.base import LossWeighting
 from mtl_jax.methods.cagrad import cagrad
 from mtl_jax.methods.flat_regions import as_method, flat_regions
@@ -126,6 +132,23 @@ def test_a_method_that_asks_for_the_loss_after_the_step_gets_it() -> None:
     assert float(seen["after"].sum()) < float(seen["before"].sum())
     _, state, _ = _run(toy, as_method(famo()), steps=3)
     assert float(jnp.abs(state.method_state.values).max()) > 0
+
+
+def test_several_steps_in_one_call_are_those_steps() -> None:
+    toy, method = toys.table(), flat_regions(cagrad(), 0.1)
+    _, want, metrics = _run(toy, method, steps=3)
+    data = toys.data_of(toy)
+    state, tx = init_state(toy.system, data, method, lambda params, owners: optax.sgd(0.1), 0)
+    many = jax.jit(repeat(make_train_step(toy.system, data, method, tx, seed=0), 3))
+    hosts = stack_batches([data.train_batch(k) for k in range(3)])
+    after, rows = many(state, data.resident, hosts)
+    assert int(after.step) == 3
+    assert rows["losses"].shape == (3, 3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        (after.params, jax.tree.map(lambda leaf: leaf[-1], rows)),
+        (want.params, metrics),
+    )
 
 
 def test_the_evaluation_step_counts_every_example_once() -> None:

@@ -59,7 +59,13 @@ def shrink(config: Any) -> ExperimentConfig:
         model=model,
         data=dataclasses.replace(config.data, points_per_step=points, train_size=size),
         train=dataclasses.replace(
-            config.train, steps=2, batch_size=6, eval_every=1, log_every=1, report=False
+            config.train,
+            steps=2,
+            batch_size=6,
+            eval_every=2,
+            log_every=2,
+            steps_per_call=min(config.train.steps_per_call, 2),
+            report=False,
         ),
     )
 
