@@ -83,3 +83,21 @@ def test_operator_tables_come_from_cells(tmp_path: Path) -> None:
     assert f"| fisher | one for all | 2 | {mean} | {mean} | {mean} | 7 | 9 |" in shown
     assert "| l_shape | 100 | 1 |  |  |  | 20.00 |  |" in shown
     assert "one for each" not in shown
+    assert not operators.draw_transfer(tmp_path, range(2), tmp_path / "t.png")
+    assert not operators.draw_sharing(tmp_path, range(2), tmp_path / "s.png")
+
+
+def test_operator_figures_are_drawn_from_cells(tmp_path: Path) -> None:
+    names = [f"darcy-{word}-0" for word in ("all", *operators.SOURCES)]
+    names += [
+        f"to-pentagon-{size}-{start}-0" for size in (20, 100) for start in ("full", "scratch")
+    ]
+    for k, name in enumerate(names):
+        scores = {f"best/test/{task}/rel_l2_mean": 0.05 for task in operators.SOURCES}
+        (tmp_path / name).mkdir()
+        cell = {"scores": {**scores, "best/test/rel_l2_mean": 0.1 + 0.01 * k}}
+        (tmp_path / name / "cell.json").write_text(json.dumps(cell))
+    for draw in (operators.draw_transfer, operators.draw_sharing):
+        path = tmp_path / f"{draw.__name__}.png"
+        assert draw(tmp_path, range(2), path)
+        assert path.stat().st_size > 5000

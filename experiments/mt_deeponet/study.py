@@ -34,6 +34,7 @@ from mtl_jax.data.pde.shapes import SOURCES, TARGETS
 from mtl_jax.engine import parallel
 from mtl_jax.engine.runfolder import environment, read_json, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
+from mtl_jax.reporting import figures
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.mt_deeponet.config import Config
 from mtl_jax.train import train
@@ -111,13 +112,13 @@ ABLATIONS = {
 def ablation(seed: int) -> Iterator[Cell]:
     """Darcy with one thing changed."""
     base = darcy.get_config()
+    hidden = dataclasses.replace(base.data, mask_channel=False)
     changed = {
-        "no-channel": {"data": dataclasses.replace(base.data, mask_channel=False)},
-        "open": {"data": dataclasses.replace(base.data, mask_channel=False, mask_input=False)},
-        "grid-mse": {"loss": "grid_mse"},
+        "no-channel": dataclasses.replace(base, data=hidden),
+        "open": dataclasses.replace(base, data=dataclasses.replace(hidden, mask_input=False)),
+        "grid-mse": dataclasses.replace(base, loss="grid_mse"),
     }
-    for word, changes in changed.items():
-        config = dataclasses.replace(base, **changes)
+    for word, config in changed.items():
         yield Cell(name := f"darcy-{word}-{seed}", _quiet(config, name, seed))
 
 
@@ -331,6 +332,73 @@ def aggregators_table(root: Path, seeds: range) -> list[str]:
     return [note, "", *_lines(["method", "seeds", *FAMILIES, "seconds"], rows)] if rows else []
 
 
+def draw_transfer(root: Path, seeds: range, path: Path) -> bool:
+    """Draws the error against the number of target samples; False where there are no two sizes.
+
+    A dot is a seed, a line the mean over seeds.
+    """
+    shown: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for geometry in ("pentagon", "l_shape"):
+        for start in STARTS:
+            for size in SAMPLES:
+                cells = _over_seeds(root, f"to-{geometry}-{size}-{start or 'scratch'}", seeds)
+                errors = [100 * cell["scores"]["best/test/rel_l2_mean"] for cell in cells]
+                if errors:
+                    shown.setdefault(geometry, {}).setdefault(start, {})[size] = errors
+    if not any(len(sizes) > 1 for starts in shown.values() for sizes in starts.values()):
+        return False
+    with figures.canvas(path, 1, len(shown), 2.9) as (_, axes):
+        for ax, (geometry, starts) in zip(axes[0], shown.items(), strict=True):
+            for colour, (start, sizes) in zip(figures.COLOURS, starts.items(), strict=False):
+                means = [float(np.mean(errors)) for errors in sizes.values()]
+                ax.plot(list(sizes), means, "-", color=colour, label=STARTS[start])
+                for size, errors in sizes.items():
+                    ax.plot([size] * len(errors), errors, "o", color=colour, ms=3)
+            figures.finish(
+                ax, figures.pretty(geometry), "relative L2 error, %", "target samples", log=True
+            )
+            ax.set_xscale("log")
+            ax.set_xticks(SAMPLES, [str(size) for size in SAMPLES])
+            ax.minorticks_off()
+        figures.legend(axes[0, -1])
+    return True
+
+
+def draw_sharing(root: Path, seeds: range, path: Path) -> bool:
+    """Draws one network for all tasks beside one for each; False where one side is missing.
+
+    Bars are means over seeds, dots are seeds.
+    """
+    pairs: dict[str, list[tuple[str, list[float], list[float]]]] = {}
+    for problem, tasks in (("fisher", FAMILIES), ("darcy", SOURCES)):
+        together = _over_seeds(root, f"{problem}-all", seeds)
+        for task in tasks:
+            alone = _over_seeds(root, f"{problem}-{task}", seeds)
+            if together and alone:
+                metric = f"best/test/{task}/rel_l2_mean"
+                both = [100 * cell["scores"][metric] for cell in together]
+                one = [100 * cell["scores"]["best/test/rel_l2_mean"] for cell in alone]
+                pairs.setdefault(problem, []).append((task, both, one))
+    if not pairs:
+        return False
+    with figures.canvas(path, 1, len(pairs), 2.7) as (_, axes):
+        for ax, (problem, rows) in zip(axes[0], pairs.items(), strict=True):
+            sides = {
+                "one for all": [row[1] for row in rows],
+                "one for each": [row[2] for row in rows],
+            }
+            for k, (words, values) in enumerate(sides.items()):
+                places = [t + 0.4 * k - 0.2 for t in range(len(rows))]
+                heights = [float(np.mean(errors)) for errors in values]
+                ax.bar(places, heights, 0.38, color=figures.COLOURS[k], label=words)
+                for place, errors in zip(places, values, strict=True):
+                    ax.plot([place] * len(errors), errors, "o", color=figures.MEAN, ms=3)
+            ax.set(title=problem, ylabel="relative L2 error, %")
+            ax.set_xticks(range(len(rows)), [row[0] for row in rows])
+        figures.legend(axes[0, -1])
+    return True
+
+
 RELEASED = (
     "For orientation: the original authors' released weights, scored by us on data of ours made to"
     " match theirs, have a mean relative L2 of 1.3, 1.5 and 2.5 % on their three reaction terms,"
@@ -383,6 +451,9 @@ def main(argv: list[str]) -> None:
     surroundings = {name: value for name, value in environment().items() if name != "argv"}
     write_json_atomic(RESULTS / "cpu.json", {"cells": found, "environment": surroundings})
     text = tables(args.root, range(args.seeds))
+    for name, draw in (("transfer", draw_transfer), ("sharing", draw_sharing)):
+        if draw(args.root, range(args.seeds), RESULTS / f"{name}.png"):
+            text += f"\n\n![{name}](experiments/mt_deeponet/results/{name}.png)"
     write_between(README, BEGIN, END, text)
     print(text)
 
