@@ -25,6 +25,8 @@ def main(argv: list[str]) -> None:
     source, target = Path(args.input), Path(args.output)
     if not target.absolute().parent.is_dir():
         raise UserError(f"--output is {target}, whose folder does not exist; make it first")
+    if target.is_dir():
+        raise UserError(f"--output is {target}, which is a folder; name a file in it")
     workdir = Path(args.workdir)
     run = runs.open_run(workdir)
     system = configs.system_module(run.config.system)

@@ -109,9 +109,9 @@ def _check_call(config: ExperimentConfig, total_steps: int, steps_per_epoch: int
 
 def _free(config: ExperimentConfig) -> Callable[[Tree], Tree]:
     """Returns the function that marks the parameters that `optim.trainable` names."""
-    named = config.optim.trainable
-    presets = getattr(system_module(config.system), "TRAINABLE", {})
-    return lambda params: free_tree(params, presets.get(named, named))
+    named, module = config.optim.trainable, system_module(config.system)
+    presets = module.trainable(config) if hasattr(module, "trainable") else {}
+    return lambda params: free_tree(params, presets.get(named, named), tuple(presets))
 
 
 def _optimizer(
@@ -155,18 +155,23 @@ def warm_start(run: Run, state: TrainState, log: Callable[[str], None] = print) 
       UserError: no run there, or one of another model, which the first difference names.
     """
     folder = Path(run.config.init_from)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"config.init_from is {folder}, which is no run folder: no config.json")
     source = open_run(folder)
     found, step = restore(source, folder, "best", log=log)
     params, model_state = parallel.to_host((found.params, found.model_state))
-    _check_same_shapes(folder, params, state.params)
+    mend = "give the model and the inputs of that run"
+    _check_same_shapes(folder, params, state.params, mend)
     if run.config.init_constants == "own" and "constants" in state.model_state:
         model_state = {**model_state, "constants": state.model_state["constants"]}
-    _check_same_shapes(folder, model_state, state.model_state)
+    else:
+        mend += ", or config.init_constants=own, which fits the scales anew"
+    _check_same_shapes(folder, model_state, state.model_state, mend)
     log(f"starting from checkpoint {step} of {folder}")
     return dataclasses.replace(state, params=params, model_state=model_state)
 
 
-def _check_same_shapes(folder: Path, source: Tree, own: Tree) -> None:
+def _check_same_shapes(folder: Path, source: Tree, own: Tree, mend: str) -> None:
     def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
@@ -176,7 +181,7 @@ def _check_same_shapes(folder: Path, source: Tree, own: Tree) -> None:
         if theirs.get(name) != ours.get(name):
             raise UserError(
                 f"config.init_from is {folder}, whose {name} is {theirs.get(name, 'absent')};"
-                f" here it is {ours.get(name, 'absent')}: give the model and the inputs of that run"
+                f" here it is {ours.get(name, 'absent')}: {mend}"
             )
 
 

@@ -8,6 +8,7 @@ averaging after is another algorithm.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import optax
 
 from mtl_jax.errors import UserError
-from mtl_jax.methods.ownership import Owner, is_shared
+from mtl_jax.methods.ownership import Owner, is_shared, is_stacked
 
 Tree = Any
 
@@ -63,10 +64,11 @@ def make_schedule(
     elif name == "step":
         after = optax.exponential_decay(peak, step_every, step_factor, staircase=True)
     elif name == "piecewise":
-        if len(boundaries) != len(factors) or list(boundaries) != sorted(set(boundaries)):
+        fits = len(boundaries) == len(factors) and list(boundaries) == sorted(set(boundaries))
+        if not fits or not all(0 <= factor < math.inf for factor in factors):
             raise UserError(
                 f"optim.boundaries is {list(boundaries)} and optim.factors {list(factors)}; give"
-                " rising steps, and a factor for each"
+                " rising steps, and a factor of 0 or more for each"
             )
         rates = [optax.constant_schedule(peak * factor) for factor in (1.0, *factors)]
         after = optax.join_schedules(rates, list(boundaries))
@@ -118,7 +120,8 @@ def make_optimizer(
 
     Args:
       name: adam (eps 1e-8), adamw, lion, momentum (0.9), muon or sgd. Muon orthogonalises the
-        momentum of matrices, and treats all other parameters as Adam does.
+        momentum of matrices, and treats all other parameters as Adam does; stacked heads among
+        them, whose rows belong to different tasks.
       shared_lr: learning rate of the shared parameters.
       heads_lr: learning rate of the heads.
       owners: tree like the parameters, see `methods.ownership`.
@@ -133,23 +136,30 @@ def make_optimizer(
         free = jax.tree.map(lambda _: True, owners)
 
     def group(who: Owner, is_free: bool) -> str:
-        return ("shared" if is_shared(who) else "heads") if is_free else "frozen"
+        if not is_free:
+            return "frozen"
+        if name == "muon" and is_stacked(who):
+            return "rows"
+        return "shared" if is_shared(who) else "heads"
 
     rules: dict[Hashable, optax.GradientTransformation] = {
         "shared": _rule(name, shared_lr, weight_decay, b1, b2),
         "heads": _rule(name, heads_lr, weight_decay, b1, b2),
         "frozen": optax.set_to_zero(),
     }
+    if name == "muon":
+        rules["rows"] = _rule("adam", heads_lr, 0.0, b1, b2)
     return optax.chain(clip, optax.multi_transform(rules, jax.tree.map(group, owners, free)))
 
 
-def free_tree(params: Tree, patterns: str) -> Tree:
+def free_tree(params: Tree, patterns: str, presets: Sequence[str] = ()) -> Tree:
     """Returns a tree of bool like `params`: which parameters are trained.
 
     Args:
       params: the parameter tree.
       patterns: "all", or globs on paths such as branch/dense_2/*, with commas between them; * also
         matches slashes.
+      presets: names of the system's own, for the error.
 
     Raises:
       UserError: a pattern that matches no parameter.
@@ -161,7 +171,10 @@ def free_tree(params: Tree, patterns: str) -> Tree:
     for glob in globs:
         if not any(fnmatch.fnmatchcase(path, glob) for path in jax.tree.leaves(paths)):
             known = ", ".join(sorted({f"{p.rpartition('/')[0]}/*" for p in jax.tree.leaves(paths)}))
-            raise UserError(f"optim.trainable: {glob!r} matches no parameter; there are {known}")
+            others = f", and the presets {', '.join(presets)}" if presets else ""
+            raise UserError(
+                f"config.optim.trainable: {glob!r} matches no parameter; there are {known}{others}"
+            )
     return jax.tree.map(lambda path: any(fnmatch.fnmatchcase(path, glob) for glob in globs), paths)
 
 

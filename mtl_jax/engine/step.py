@@ -66,21 +66,15 @@ def bind(
     gradients, Grams and perturbations. None for no such parameters.
     """
 
-    def held(params: Tree) -> Tree:
-        if free is None:
-            return params
-        return jax.tree.map(
-            lambda leaf, is_free: leaf if is_free else lax.stop_gradient(leaf), params, free
-        )
-
     def features(params: Tree, micro: tuple) -> tuple[Tree, Tree]:
-        return system.features(held(params), model_state, micro[0], micro[1], True)
+        return system.features(_held(params, free), model_state, micro[0], micro[1], True)
 
     def task_loss(params_t: Tree, z: Tree, micro: tuple, t: Any) -> tuple[Array, Array]:
-        return system.task_loss(held(params_t), z, micro[0], t)
+        return system.task_loss(_held(params_t, free), z, micro[0], t)
 
     def split(leaf: Array) -> Array:
-        return leaf.reshape(microbatches, -1, *leaf.shape[1:])
+        rows = leaf.shape[0] // microbatches  # not -1, which no empty leaf [B, 0] allows
+        return leaf.reshape(microbatches, rows, *leaf.shape[1:])
 
     both = (batch, keys) if microbatches == 1 else jax.tree.map(split, (batch, keys))
     return problem(
@@ -89,6 +83,15 @@ def bind(
         strategy=strategy,
         microbatches=microbatches,
         psum=parallel.psum,
+    )
+
+
+def _held(params: Tree, free: Tree) -> Tree:
+    """Returns parameters through which no gradient goes where `free` is False."""
+    if free is None:
+        return params
+    return jax.tree.map(
+        lambda leaf, is_free: leaf if is_free else lax.stop_gradient(leaf), params, free
     )
 
 
@@ -108,9 +111,9 @@ def make_train_step(
     Keys follow from (seed, state.step). Per-example keys follow from the position in the global
     batch, so that 1 device, 8 devices and several processes are the same run.
 
-    The metrics are: `losses` [T] before the update, `active` [T], `weights` [T], `grad_norm`, and
-    where the method computes them `cosines` [T, T], `flat_cosine` [T] (of g_i with h_i is not
-    computed; of the flat parts' Gram), `perturbed_losses` [T].
+    The metrics are: `losses` [T] before the update, `active` [T], `grad_norm`, and where the method
+    computes them `weights` [T], `cosines` [T, T], `task_grad_norms` [T], those of the flat parts
+    `flat_weights` [T] and `flat_norms` [T], and `perturbed_losses` [T].
     """
 
     def step(state: TrainState, resident: Tree, host: Tree) -> tuple[TrainState, dict[str, Array]]:
@@ -134,7 +137,8 @@ def make_train_step(
         )
         grads = update.grads
         if system.regulariser is not None:
-            grads = jax.tree.map(jnp.add, grads, jax.grad(system.regulariser)(state.params))
+            added = jax.grad(lambda p: system.regulariser(_held(p, free)))(state.params)
+            grads = jax.tree.map(jnp.add, grads, added)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         method_state = update.state
@@ -147,7 +151,7 @@ def make_train_step(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            model_state=_mean_state(update.aux),
+            model_state=_mean_state(update.aux, state.model_state),
             method_state=method_state,
         )
         metrics = {
@@ -181,16 +185,16 @@ def stack_batches(batches: Sequence[Tree]) -> Tree:
     return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *batches)
 
 
-def _mean_state(model_state: Tree) -> Tree:
+def _mean_state(moved: Tree, before: Tree) -> Tree:
     """Averages over the devices; equal already where batch statistics are synced.
 
-    `constants` are left out: the mean of equal numbers may differ from them in the last bit, and
-    they would drift.
+    `constants` are taken from the state before the step: the mean of equal numbers, over devices
+    or micro-batches, may differ from them in the last bit, and they would drift.
     """
-    if not isinstance(model_state, dict) or "constants" not in model_state:
-        return parallel.pmean(model_state)
-    moving = {name: leaf for name, leaf in model_state.items() if name != "constants"}
-    return {**parallel.pmean(moving), "constants": model_state["constants"]}
+    if not isinstance(moved, dict) or "constants" not in moved:
+        return parallel.pmean(moved)
+    moving = {name: leaf for name, leaf in moved.items() if name != "constants"}
+    return {**parallel.pmean(moving), "constants": before["constants"]}
 
 
 def _describe(info: Info) -> dict[str, Array]:

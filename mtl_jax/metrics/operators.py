@@ -72,8 +72,9 @@ def relative_l2(prediction: Array, solution: Array, inside: Array) -> Array:
     """
     error = jnp.where(inside, prediction - solution, 0)
     squared = jnp.sum(jnp.square(error), axis=1)
-    # The square root has no gradient at 0, where the prediction is perfect.
-    norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+    # The square root has no gradient at 0, where the prediction is perfect. NaN stays NaN.
+    perfect = squared == 0
+    norm = jnp.where(perfect, 0, jnp.sqrt(jnp.where(perfect, 1, squared)))
     tiny = jnp.finfo(solution.dtype).tiny
     return norm / jnp.maximum(sample_norms(solution, inside), tiny)
 

@@ -85,7 +85,13 @@ def test_piecewise_changes_at_its_boundaries() -> None:
     schedule = make_schedule("piecewise", 2.0, 100, boundaries=(10, 30), factors=(0.5, 0.1))
     values = [float(schedule(k)) for k in (0, 9, 10, 29, 30, 99)]
     np.testing.assert_allclose(values, [2, 2, 1, 1, 0.2, 0.2], rtol=1e-6)
-    for boundaries, factors in (((10,), ()), ((30, 10), (1.0, 1.0)), ((10, 10), (1.0, 1.0))):
+    for boundaries, factors in (
+        ((10,), ()),
+        ((30, 10), (1.0, 1.0)),
+        ((10, 10), (1.0, 1.0)),
+        ((10,), (-1.0,)),
+        ((10,), (float("nan"),)),
+    ):
         with pytest.raises(UserError, match="rising steps"):
             make_schedule("piecewise", 1.0, 100, boundaries=boundaries, factors=factors)
 
@@ -104,6 +110,16 @@ def test_muon_moves_matrices_by_orthogonal_steps() -> None:
     assert (vector < 0).all()
     again, _ = tx.update({**grads, "b": 5 * grads["b"]}, tx.init(params), params)
     np.testing.assert_allclose(again["b"], vector, rtol=1e-4)
+
+
+def test_muon_does_not_mix_the_rows_of_stacked_heads() -> None:
+    """[T, P] looks like a matrix, but its rows belong to different tasks."""
+    params = {"heads": jnp.ones((2, 3))}
+    tx = make_optimizer("muon", lambda _: 1.0, lambda _: 1.0, {"heads": "stacked"})
+    row = jnp.asarray([1.0, 2.0, 3.0])
+    both, _ = tx.update({"heads": jnp.stack([row, 2 * row])}, tx.init(params), params)
+    alone, _ = tx.update({"heads": jnp.stack([row, -row])}, tx.init(params), params)
+    np.testing.assert_allclose(both["heads"][0], alone["heads"][0], rtol=1e-5)
 
 
 def test_parameters_that_are_not_free_stay() -> None:

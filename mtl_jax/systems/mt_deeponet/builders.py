@@ -30,14 +30,17 @@ def build(config: Config) -> tuple[System, Data]:
             "config.data.scale_solution is point, but the samples have query points of their own,"
             " which no statistics belong to; choose global or none"
         )
+    if config.loss == "relative_l2":
+        _check_solutions(whole)
     found, kept = pack(whole)
     stratified = config.data.batches == "stratified"
     settings = config.model
-    image = settings.branch == "cnn"
-    image_masks = None
-    if image:
-        image_masks = _image_masks(whole)
-        _check_pooling(whole.field.shape[1:], settings.branch_channels)
+    field_masks = image_masks = _field_masks(whole)
+    if settings.branch == "cnn":
+        shape = whole.field.shape[1:]
+        _check_image(shape, settings.branch_channels)
+        if field_masks is None:
+            image_masks = np.ones((len(whole.masks), *shape), bool)
     data = operator_data(
         found,
         batch_size=config.train.batch_size,
@@ -49,13 +52,17 @@ def build(config: Config) -> tuple[System, Data]:
         shard=parallel.process_index(),
         shards=parallel.process_count(),
         devices=parallel.device_count(),
+        microbatches=config.train.microbatches,
     )
     scales = normaliser.fit(
-        found, params=config.data.scale_params, solution=config.data.scale_solution
+        found,
+        params=config.data.scale_params,
+        solution=config.data.scale_solution,
+        field_masks=field_masks,
     )
     system = make_system(
         found,
-        make_networks(settings, config.data),
+        make_networks(settings, config.data, found.pointwise),
         scales,
         loss=config.loss,
         stratified=stratified,
@@ -153,14 +160,21 @@ def cut(found: OperatorSet, train_size: int) -> OperatorSet:
     return found._replace(splits=splits)
 
 
-def make_networks(model: ModelConfig, data: DataConfig) -> Networks:
-    """Builds branch and trunk; batch statistics are taken over all devices."""
+def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False) -> Networks:
+    """Builds branch and trunk; batch statistics are taken over all devices.
+
+    Args:
+      model: their layers.
+      data: what an image has besides the field.
+      pointwise: whether samples have query points of their own.
+    """
     widths = (*model.branch_widths, model.latent)
     if model.branch == "cnn":
         branch = CNN(
             model.branch_channels,
             widths,
             model.branch_activation,
+            model.branch_last,
             norm=model.branch_norm,
             rates=model.branch_dropout,
             axis_name=parallel.AXIS,
@@ -174,12 +188,13 @@ def make_networks(model: ModelConfig, data: DataConfig) -> Networks:
             rates=model.branch_dropout,
             axis_name=parallel.AXIS,
         )
-    # The trunk sees the same points on every device: its statistics need no exchange.
+    # Query points that all samples share are the same on every device: nothing to exchange.
     trunk = MLP(
         (*model.trunk_widths, model.latent),
         model.trunk_activation,
         norm=model.trunk_norm,
         skip=model.trunk_skip,
+        axis_name=parallel.AXIS if pointwise else None,
     )
     return Networks(
         branch,
@@ -191,20 +206,49 @@ def make_networks(model: ModelConfig, data: DataConfig) -> Networks:
     )
 
 
-def _image_masks(found: OperatorSet) -> np.ndarray:
-    """The masks in the layout of the fields [G, H, W]."""
+def trainable(config: Config) -> dict[str, str]:
+    """Returns what `optim.trainable` may name besides globs on paths of parameters.
+
+    "paper" is the set of MT-DeepONet's code: the first convolution, the dense layers of the branch
+    and the last layer of the trunk; a branch without convolutions is trained whole.
+    """
+    model = config.model
+    image = model.branch == "cnn"
+    dense = "branch/dense/" if image else "branch/"
+    last = f"trunk/net/dense_{len(model.trunk_widths)}/*"
+    return {
+        "full": "all",
+        "paper": f"{'branch/conv_0/*,' if image else ''}{dense}*,{last}",
+        "head": f"{dense}dense_{len(model.branch_widths)}/*,{last}",
+    }
+
+
+def _check_solutions(found: OperatorSet) -> None:
+    train = found.splits["train"]
+    zero = train[~found.solutions[train].any(1)]
+    if len(zero):
+        raise UserError(
+            f"config.loss is relative_l2, but the solution of sample {zero[0]} is 0 everywhere"
+            f" ({len(zero)} such for training), which no error is relative to; remove it, or choose"
+            " interior_mse"
+        )
+
+
+def _field_masks(found: OperatorSet) -> np.ndarray | None:
+    """The masks in the layout of the fields [G, ...]; None where those have another."""
     shape = found.field.shape[1:]
+    if shape != (tuple(found.grid) or found.masks.shape[1:]):
+        return None
+    return found.masks.reshape(-1, *shape)
+
+
+def _check_image(shape: tuple[int, ...], channels: tuple[int, ...]) -> None:
     if len(shape) != 2:
+        found = ", ".join(map(str, ("samples", *shape)))
         raise UserError(
             f"config.model.branch is cnn, which reads a field [samples, height, width]; this set's"
-            f" is {list(found.field.shape)}: choose config.model.branch=mlp"
+            f" is [{found}]: choose config.model.branch=mlp"
         )
-    if tuple(found.grid) == shape:
-        return found.masks.reshape(-1, *shape)
-    return np.ones((len(found.masks), *shape), bool)
-
-
-def _check_pooling(shape: tuple[int, ...], channels: tuple[int, ...]) -> None:
     if min(shape) < 2 ** len(channels):
         raise UserError(
             f"config.model.branch_channels has {len(channels)} stages that halve a field of"

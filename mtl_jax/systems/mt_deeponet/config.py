@@ -48,9 +48,9 @@ class DataConfig:
     points_per_step: int = 0
     """Train on so many query points a step, drawn anew each time; 0 for all."""
     mask_channel: bool = True
-    """Fields on a grid: show the branch the geometry's mask as a second channel."""
+    """cnn: show the branch the geometry's mask as a second channel."""
     mask_input: bool = True
-    """Fields on a grid: hide what lies outside the geometry from the branch."""
+    """Fields on the solution's own grid: hide what lies outside the geometry from the branch."""
     scale_params: Scale = "none"
     """Parameters as they are (none), or each to 0..1 over the training samples (point)."""
     scale_solution: Scale = "point"

@@ -74,21 +74,24 @@ def operator_data(
     shard: int = 0,
     shards: int = 1,
     devices: int = 1,
+    microbatches: int = 1,
 ) -> Data:
     """Returns the data of an operator set.
 
     Args:
       found: the set.
-      batch_size: over all shards; in a stratified batch a multiple of tasks times devices.
+      batch_size: over all shards; in a stratified batch a multiple of tasks times devices times
+        micro-batches, each of which then has as many samples of each task.
       seed: of the order, and of the query points of each step.
       stratified: every batch has as many samples of each task, in turns; else samples of all
         tasks as they come.
       points_per_step: n > 0 for n query points a step, drawn anew.
-      image_masks: [G, H, W] masks in the layout of the fields; None where fields are no images.
+      image_masks: [G, ...] masks in the layout of the fields; None where those have another.
       edges: [G, N] boundary points; None for none.
       shard: this process.
       shards: number of processes.
       devices: over all processes.
+      microbatches: of each device's part of a batch.
 
     Raises:
       UserError: a batch that does not divide, or that is larger than a task.
@@ -101,12 +104,13 @@ def operator_data(
             f" points; choose at most {points}, or 0 for all"
         )
     members = [train[found.task[train] == t] for t in range(num_tasks)]
-    step_size = num_tasks * devices
+    step_size = num_tasks * devices * microbatches
     if stratified and batch_size % step_size:
         near = max(batch_size // step_size, 1) * step_size
         raise UserError(
             f"config.train.batch_size is {batch_size}; a stratified batch of {num_tasks} tasks on"
-            f" {devices} devices needs a multiple of {step_size}: choose {near}, or"
+            f" {devices} devices x {microbatches} micro-batches needs a multiple of {step_size}:"
+            f" choose {near}, or"
             " config.data.batches=mixed"
         )
     each = batch_size // num_tasks

@@ -41,7 +41,8 @@ class Networks(NamedTuple):
       trunk: `trunk(y, train) -> [..., p]`.
       image: whether the branch reads [B, H, W, channels] images; else vectors.
       mask_channel: whether an image has the geometry's mask as a second channel.
-      mask_input: whether an image is put to its mean outside the geometry.
+      mask_input: whether a field in the layout of the query points is put to its mean outside
+        the geometry.
       film: whether each task has a scale [p] of the products and a shift.
     """
 
@@ -69,7 +70,8 @@ def make_system(
     """Returns the system of one set of problems.
 
     A batch has `params` [B, P], `field` [B, ...], `solution` [B, n] in its own unit, `inside`
-    [B, n] bool, `task` [B], and `coords` [B, n, d] for query points of each sample's own. A
+    [B, n] bool, `task` [B], `coords` [B, n, d] for query points of each sample's own, and
+    `image_mask`, like the field, where that is an image or has the layout of the query points. A
     training batch also has `step` [B], the number of its step; one of evaluation, on all query
     points and in no order, `edge` [B, n] bool and `mask` [B] (0 for rows of padding). For
     `predict` there may be `query` [n, d], other points, which all samples share.
@@ -89,18 +91,18 @@ def make_system(
     """
     num_tasks, points = len(found.task_names), found.masks.shape[1]
     coords = None if found.pointwise else jnp.asarray(found.coords)
-    used = points_per_step or points
-    area = (grid_points or points) / points * used
+    share = (grid_points or points) / points
 
     def branch_input(scales: Tree, batch: Tree) -> Array:
         numbers, field = normaliser.inputs(scales, batch["params"], batch["field"])
+        if networks.mask_input and "image_mask" in batch:
+            field = jnp.where(batch["image_mask"], field, 0)
         if not networks.image:
             flat = field.reshape(field.shape[0], math.prod(field.shape[1:]))
             return jnp.concatenate([numbers, flat], 1)
-        inside = batch["image_mask"]
-        layers = [jnp.where(inside, field, 0) if networks.mask_input else field]
+        layers = [field]
         if networks.mask_channel:
-            layers.append(inside.astype(field.dtype))
+            layers.append(batch["image_mask"].astype(field.dtype))
         return jnp.stack(layers, -1)
 
     def run_branch(
@@ -194,7 +196,7 @@ def make_system(
             std,
             part["inside"],
             weight,
-            area,
+            share * part["inside"].shape[1],
         )
 
     def solve(params: Tree, state: Tree, batch: Tree) -> Array:

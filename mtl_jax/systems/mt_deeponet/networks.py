@@ -98,9 +98,10 @@ class MLP(nn.Module):
             if self.norm == "layer":
                 x = nn.LayerNorm(epsilon=NORM_EPS, name=f"norm_{i}")(x)
             elif self.norm == "batch":
-                x = BatchNorm(epsilon=NORM_EPS, axis_name=self.axis_name, name=f"norm_{i}")(
-                    x, train
+                norm = BatchNorm(
+                    not train, epsilon=NORM_EPS, axis_name=self.axis_name, name=f"norm_{i}"
                 )
+                x = norm(x)
             x = ACTIVATIONS[self.activation](x)
             if i < len(self.rates):
                 x = dropout(x, keys, self.rates[i], i)
@@ -120,6 +121,7 @@ class CNN(nn.Module):
       channels: of the convolutions.
       widths: of the dense layers, the last one included.
       activation: of the hidden dense layers.
+      last: activation of the last layer.
       norm: of the hidden dense layers, see `MLP`.
       rates: dropout rates of the hidden dense layers.
       axis_name: of the devices, for batch statistics.
@@ -128,6 +130,7 @@ class CNN(nn.Module):
     channels: Sequence[int]
     widths: Sequence[int]
     activation: str = "tanh"
+    last: str = "linear"
     norm: Norm = "none"
     rates: Sequence[float] = ()
     axis_name: str | None = None
@@ -142,6 +145,7 @@ class CNN(nn.Module):
         dense = MLP(
             self.widths,
             self.activation,
+            self.last,
             norm=self.norm,
             rates=self.rates,
             axis_name=self.axis_name,

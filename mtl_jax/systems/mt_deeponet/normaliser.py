@@ -16,11 +16,17 @@ from mtl_jax.data.operators import OperatorSet
 Scale = Literal["point", "global", "none"]
 Tree = Any
 
-# A pixel that hardly varies would be divided by almost nothing.
+# A point that hardly varies, against the one that varies most, would be divided by almost nothing.
 MIN_STD = 1e-6
 
 
-def fit(found: OperatorSet, *, params: Scale, solution: Scale) -> dict[str, np.ndarray]:
+def fit(
+    found: OperatorSet,
+    *,
+    params: Scale,
+    solution: Scale,
+    field_masks: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
     """Fits the scales on the training split.
 
     Args:
@@ -28,28 +34,30 @@ def fit(found: OperatorSet, *, params: Scale, solution: Scale) -> dict[str, np.n
       params: "point" for each number by its smallest and largest value to 0..1, "none" as it is.
       solution: "point" for zero mean and unit variance at every query point, over the samples
         whose geometry it lies in; "global" divides by one root mean square; "none".
+      field_masks: [G, ...] masks in the layout of the fields; None where fields have another.
 
     Returns:
       `params_low`, `params_range` [P]; `field_mean`, `field_std` like a field; `coords_low`,
       `coords_range` [d]; `solution_mean`, `solution_std` [N], or [1] where one number serves all
       points, so that the scales fit the points of another geometry too. The field is standardised
-      at each of its points; where it has the layout of the query points, over the samples whose
-      geometry holds the point.
+      at each of its points, over the samples whose geometry holds the point.
     """
     train = found.splits["train"]
     numbers, fields = found.params[train], found.field[train]
     u, inside = found.solutions[train], found.masks[found.geometry[train]]
     low = numbers.min(0) if params == "point" else np.zeros(numbers.shape[1])
     width = np.ptp(numbers, axis=0) if params == "point" else np.ones(numbers.shape[1])
-    here = inside.reshape(fields.shape) if fields.size == inside.size else np.ones_like(fields) > 0
+    here = np.ones(fields.shape, bool)
+    if field_masks is not None:
+        here = field_masks[found.geometry[train]]
     field_mean, field_std = _moments(fields, here)
     if solution == "point":
         mean, std = _moments(u, inside)
     else:
         mean, std = np.zeros(1), np.ones(1)
         if solution == "global":
-            std *= np.sqrt(np.square(u[inside], dtype=np.float64).mean())
-    y = found.coords.reshape(-1, found.coords.shape[-1])
+            std *= np.sqrt(np.square(u[inside], dtype=np.float64).mean()) or 1.0
+    y = found.coords[train][inside] if found.pointwise else found.coords
     span = np.ptp(y, axis=0)
     out = {
         "params_low": low,
@@ -65,16 +73,18 @@ def fit(found: OperatorSet, *, params: Scale, solution: Scale) -> dict[str, np.n
 
 
 def _moments(values: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over axis 0 of the values in use; 0 and 1 where there are none.
+    """Mean (0 where there is none) and standard deviation over axis 0 of the values in use.
 
-    A deviation below 1e-6 counts as 1: such a point is constant.
+    A point without values, and one whose deviation is below 1e-6 of the largest, takes the largest
+    one; 1 where all are 0. So what the scales do does not depend on the unit.
     """
     count = use.sum(0)
     safe = np.maximum(count, 1)
     mean = np.where(use, values, 0).sum(0, dtype=np.float64) / safe
     square = np.where(use, np.square(values - mean), 0).sum(0, dtype=np.float64) / safe
     std = np.sqrt(square)
-    return mean, np.where((count > 0) & (std > MIN_STD), std, 1.0)
+    largest = std.max(initial=0)
+    return mean, np.where(std > MIN_STD * largest, std, largest or 1.0)
 
 
 def inputs(scales: Tree, params: Any, field: Any) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ The input holds, for S cases:
     field     [S, ...]    likewise
     geometry  optional: [S] names of the run's geometries (its tasks), or one name; or instead
     mask      [*grid] or [S, *grid], 1 inside, for a geometry that the network has not seen
-    task      optional: [S] names of tasks, for networks with a product of each task's own
+    task      [S] names of tasks, for networks with a product of each task's own (film)
     coords    optional: [n, d] other query points that all cases share, in the training set's units
 
 The output holds `solutions` [S, *grid], NaN outside the geometry, or [S, n] at `coords`; and
@@ -84,9 +84,11 @@ def _read(source: Path) -> Arrays:
             cases = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{source}: not a readable .npz ({error})") from None
-    for name in cases:
+    for name, array in cases.items():
         if name not in KEYS:
             raise UserError(f"{source}: unknown array {name!r}; {did_you_mean(name, KEYS)}")
+        if name not in ("geometry", "task") and array.dtype.kind not in "fiub":
+            raise UserError(f"{source}: {name} is of type {array.dtype}; it must hold numbers")
     return cases
 
 
@@ -95,8 +97,9 @@ def _batch(
 ) -> tuple[Arrays, tuple[int, ...]]:
     """Returns the arrays of a batch [S, ...] and the shape of a solution."""
     grid = found.grid or (found.masks.shape[1],)
-    samples = {len(cases[name]) for name in ("params", "field") if name in cases}
-    if len(samples) != 1:
+    shapes = [cases[name].shape for name in ("params", "field") if name in cases]
+    samples = {shape[0] if shape else 0 for shape in shapes}
+    if len(samples) != 1 or 0 in samples:
         raise UserError(f"{source}: params and field must be there with as many rows as cases")
     count = samples.pop()
     batch: Arrays = {}
@@ -114,10 +117,16 @@ def _batch(
     masks = _masks(cases, found, names, count, grid, source)
     _, kept = pack(found)
     batch["inside"] = masks[:, kept]
-    if config.model.branch == "cnn":
-        image = found.field.shape[1:]
-        same = tuple(grid) == tuple(image)
-        batch["image_mask"] = masks.reshape(-1, *image) if same else np.ones((count, *image), bool)
+    image = found.field.shape[1:]
+    if tuple(grid) == image:
+        batch["image_mask"] = masks.reshape(-1, *image)
+    elif config.model.branch == "cnn":
+        batch["image_mask"] = np.ones((count, *image), bool)
+    if config.model.film and len(found.task_names) > 1 and "task" not in cases:
+        raise UserError(
+            f"{source}: this network has a product of each task's own; give task:"
+            f" {', '.join(found.task_names)}"
+        )
     batch["task"] = _named(cases, "task", found.task_names, count, source)
     if "coords" in cases:
         _check_coords(cases["coords"], found, config, source)
@@ -129,6 +138,10 @@ def _named(cases: Arrays, key: str, names: tuple[str, ...], count: int, source: 
     """Returns the numbers [S] of the names under `key`; 0 where they are not given."""
     if key not in cases:
         return np.zeros(count, np.int32)
+    if cases[key].shape not in ((), (1,), (count,)):
+        raise UserError(
+            f"{source}: {key} is {list(cases[key].shape)}; it must be one name, or [{count}]"
+        )
     given = np.broadcast_to(cases[key].astype(str), (count,))
     for name in given:
         if name not in names:
@@ -147,40 +160,41 @@ def _masks(
     """Returns the masks [S, N] of the cases."""
     if "mask" in cases:
         mask = cases["mask"]
-        rank = len(grid)
-        if mask.shape[-rank:] != tuple(grid) or mask.ndim not in (rank, rank + 1):
+        if mask.shape not in (tuple(grid), (1, *grid), (count, *grid)):
             raise UserError(
                 f"{source}: mask is {list(mask.shape)}; it must be {list(grid)}, or that for each"
                 f" of {count} cases"
             )
+        if not np.isin(mask, (0, 1)).all():
+            raise UserError(f"{source}: mask holds other values than 0 (outside) and 1 (inside)")
         masks = np.broadcast_to(mask.astype(bool), (count, *grid)).reshape(count, -1)
         if not masks.any(1).all():
             raise UserError(f"{source}: mask of case {int(masks.any(1).argmin())} is empty")
         covered = np.asarray(found.masks.any(axis=0))
-        if (masks & ~covered[None]).any():
+        if "coords" not in cases and (masks & ~covered[None]).any():
             raise UserError(
                 f"{source}: mask has points that no geometry of this run holds; give coords too"
             )
         return masks
-    if len(found.masks) == 1:
-        return np.broadcast_to(found.masks, (count, found.masks.shape[1]))
-    if not names or "geometry" not in cases:
+    if names and "geometry" in cases:
+        return found.masks[_named(cases, "geometry", tuple(names), count, source)]
+    if len(found.masks) > 1:
         known = f"; give geometry: {', '.join(names)}" if names else ""
         raise UserError(
             f"{source}: this run has {len(found.masks)} geometries{known}, or give mask"
         )
-    return found.masks[_named(cases, "geometry", tuple(names), count, source)]
+    return np.broadcast_to(found.masks, (count, found.masks.shape[1]))
 
 
 def _check_coords(coords: np.ndarray, found: OperatorSet, config: Any, source: str) -> None:
-    if coords.ndim != 2 or coords.shape[1] != found.coords.shape[1]:
+    if coords.ndim != 2 or coords.shape[1] != found.coords.shape[1] or not len(coords):
         names = ", ".join(found.coord_names)
         raise UserError(
             f"{source}: coords is {list(coords.shape)}; it must be"
             f" [points, {found.coords.shape[1]}] ({names})"
         )
     low, high = found.coords.min(0), found.coords.max(0)
-    outside = np.argwhere((coords < low) | (coords > high))
+    outside = np.argwhere(~((coords >= low) & (coords <= high)))  # NaN is nowhere
     if len(outside):
         point, axis = outside[0]
         raise UserError(

@@ -11,8 +11,11 @@ import numpy as np
 import optax
 import pytest
 
+from mtl_jax.data.operators import OperatorSet
 from mtl_jax.engine import rng
+from mtl_jax.engine.optim import free_tree
 from mtl_jax.engine.step import bind, init_state, make_train_step
+from mtl_jax.errors import UserError
 from mtl_jax.methods import METHODS, as_method, flat_regions, make
 from mtl_jax.systems.mt_deeponet import builders
 from mtl_jax.systems.mt_deeponet.config import Config, DataConfig, ModelConfig
@@ -124,9 +127,20 @@ def test_the_losses_are_what_their_names_say(build: Any) -> None:
             np.testing.assert_allclose(_losses(system, data)[t], want, rtol=1e-4)
 
 
-def test_nothing_outside_a_mask_matters(build: Any) -> None:
-    """Other numbers outside: same scales, same losses, same metrics; NaN there included."""
+def without_corners() -> OperatorSet:
+    """As `geometries`, but of the square a part only: no geometry holds all points of the grid."""
     found = operator_sets.geometries()
+    masks = found.masks.copy()
+    masks[0, :100] = False
+    solutions = np.where(masks[found.geometry], found.solutions, 0).astype(np.float32)
+    return found._replace(masks=masks, solutions=solutions)
+
+
+@pytest.mark.parametrize("branch", ["cnn", "mlp"])
+@pytest.mark.parametrize("make_set", [operator_sets.geometries, without_corners])
+def test_nothing_outside_a_mask_matters(build: Any, make_set: Any, branch: str) -> None:
+    """Other numbers outside: same scales, same losses, same metrics; NaN there included."""
+    found = make_set()
     inside = found.masks[found.geometry]
     spoiled = found._replace(
         solutions=np.where(inside, found.solutions, np.nan).astype(np.float32),
@@ -134,7 +148,7 @@ def test_nothing_outside_a_mask_matters(build: Any) -> None:
     )
     runs = []
     for which in (found, spoiled):
-        system, data = build("geometries", which)
+        system, data = build("geometries", which, model__branch=branch)
         params, state, _, _ = first_batch(system, data)
         host = next(iter(data.eval_batches("test")))
         metrics = system.metrics(params, state, data.assemble(data.resident, host, None))
@@ -226,3 +240,87 @@ def test_frozen_parameters_have_no_part_in_grams_and_perturbations(build: Any) -
     assert any(leaf.any() for leaf in jax.tree.leaves(half.grads["branch"]))
     assert (np.diag(half.info.gram) < np.diag(everything.info.gram)).all()
     np.testing.assert_array_equal(half.losses, everything.losses)
+
+
+def test_l2_of_frozen_parameters_is_not_clipped_with_the_rest(build: Any) -> None:
+    norms = []
+    for l2 in (0.0, 5.0):
+        system, data = build("families", model__branch_l2=l2)
+        method = as_method(make("linear_scalarization"))
+        state, tx = init_state(system, data, method, lambda params, owners: optax.sgd(0.1), 0)
+        free = {
+            name: jax.tree.map(lambda _, name=name: name == "trunk", part)
+            for name, part in state.params.items()
+        }
+        step = jax.jit(make_train_step(system, data, method, tx, seed=0, free=free))
+        norms.append(step(state, data.resident, data.train_batch(0))[1]["grad_norm"])
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["families", "geometries"])
+def test_micro_batches_are_the_batch_and_leave_the_scales_alone(build: Any, name: str) -> None:
+    """The scales to the bit: a sum of equal numbers over their number is not always that number."""
+    method = as_method(make("linear_scalarization"))
+    states = []
+    for parts in (1, 5):
+        tasks = 3 if name == "families" else 2
+        system, data = build(name, train__batch_size=5 * tasks, train__microbatches=parts)
+        state, tx = init_state(system, data, method, lambda params, owners: optax.sgd(0.1), 0)
+        step = jax.jit(make_train_step(system, data, method, tx, seed=0, microbatches=parts))
+        first = state.model_state["constants"]
+        for k in range(2):
+            state, _ = step(state, data.resident, data.train_batch(k))
+        jax.tree.map(np.testing.assert_array_equal, state.model_state["constants"], first)
+        states.append(state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *states)
+
+
+def test_the_loss_on_all_points_does_not_depend_on_how_many_are_drawn(build: Any) -> None:
+    """As in the report's loss surface, which evaluates a training loss on whole samples."""
+    losses = []
+    for points in (0, 7):
+        system, data = build("designs", data__points_per_step=points, loss="grid_mse")
+        params, state, _, keys = first_batch(system, data)
+        host = next(iter(data.eval_batches("test")))
+        batch = data.assemble(data.resident, host, None)
+        z, _ = system.features(params, state, batch, keys, False)
+        total, weight = system.task_loss(params, z, batch, 0)
+        losses.append(float(total / weight))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_a_solution_that_is_zero_everywhere_has_no_relative_error(build: Any) -> None:
+    found = operator_sets.families()
+    solutions = found.solutions.copy()
+    solutions[found.splits["train"][3]] = 0
+    with pytest.raises(UserError, match="is 0 everywhere"):
+        build("families", found._replace(solutions=solutions))
+    build("families", found._replace(solutions=solutions), loss="interior_mse")
+
+
+@pytest.mark.parametrize("name", ["families", "geometries"])
+@pytest.mark.parametrize("hidden", [1, 3])
+def test_the_presets_of_what_is_trained_name_the_last_layers(
+    build: Any, name: str, hidden: int
+) -> None:
+    config = config_of(name, model__trunk_widths=(8,) * hidden, model__branch_widths=(8,) * hidden)
+    system, data = build(
+        name, model__trunk_widths=(8,) * hidden, model__branch_widths=(8,) * hidden
+    )
+    params, *_ = first_batch(system, data)
+    presets = builders.trainable(config)
+    for preset, globs in presets.items():
+        free = free_tree(params, globs)
+        net = free["trunk"]["net"]
+        last = max(net, key=lambda layer: int(layer.split("_")[1]))
+        assert last == f"dense_{hidden}"
+        assert all(net[last].values())
+        assert any(net["dense_0"].values()) == (preset == "full")
+        dense = free["branch"]["dense"] if name == "geometries" else free["branch"]
+        assert all(dense[last].values())
+        assert any(dense["dense_0"].values()) == (preset != "head")
+        if name == "geometries":
+            assert any(free["branch"]["conv_0"].values()) == (preset != "head")
+            assert any(free["branch"]["conv_1"].values()) == (preset == "full")
+    with pytest.raises(UserError, match=r"'papper' matches no .* the presets full, paper, head"):
+        free_tree(params, "papper", tuple(presets))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,35 @@ def test_a_cnn_flattens_what_pooling_leaves() -> None:
     net = CNN((4, 6), (5, 3))
     params = net.init(jax.random.key(0), jnp.ones((2, 11, 9, 2)))["params"]
     assert params["dense"]["dense_0"]["kernel"].shape == (2 * 2 * 6, 5)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 5, 4)])
+def test_batch_norm_takes_the_batch_in_training_and_running_statistics_after(shape: tuple) -> None:
+    net = MLP((5, 2), "linear", norm="batch")
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, shape), jnp.float32)
+    variables = net.init(jax.random.key(0), x)
+    dense, last = (variables["params"][name] for name in ("dense_0", "dense_1"))
+
+    def want(mean: np.ndarray, var: np.ndarray) -> np.ndarray:
+        h = np.asarray(x) @ dense["kernel"] + dense["bias"]
+        return (h - mean) / np.sqrt(var + 1e-3) @ last["kernel"] + last["bias"]
+
+    with jax.numpy_rank_promotion("allow"):
+        rows = (x @ dense["kernel"] + dense["bias"]).reshape(-1, 5)
+        trained, moved = net.apply(variables, x, True, mutable=["batch_stats"])
+        np.testing.assert_allclose(trained, want(rows.mean(0), rows.var(0)), rtol=1e-3, atol=1e-4)
+        running = moved["batch_stats"]["norm_0"]
+        np.testing.assert_allclose(running["mean"], 0.1 * rows.mean(0), rtol=1e-4)
+        after = net.apply({"params": variables["params"], **moved}, x, False)
+        np.testing.assert_allclose(
+            after, want(running["mean"], running["var"]), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_cnn_ends_in_the_activation_that_is_asked_for() -> None:
+    config = configs.load("experiments/mt_deeponet/darcy.py")
+    model = dataclasses.replace(config.model, branch_last="tanh", branch_channels=(2,))
+    branch = make_networks(model, config.data).branch
+    x = 100 * jnp.ones((2, 8, 8, 2))
+    out = branch.apply(branch.init(jax.random.key(0), x), x)
+    assert 0 < float(jnp.abs(out).max()) <= 1

@@ -90,6 +90,12 @@ WRONG = {
     },
     "mask of case 0 is empty": {"field": FOUND.field[:2], "mask": np.zeros((16, 16))},
     r"coords is \[3\]; it must be \[points, 2\]": {**GOOD, "coords": np.zeros(3)},
+    "params and field must be there with as many rows": {**GOOD, "field": FOUND.field[:0]},
+    "field is of type <U1; it must hold numbers": {**GOOD, "field": np.array(["a", "b"])},
+    r"geometry is \[3\]; it must be one name, or \[2\]": {**GOOD, "geometry": ["disc"] * 3},
+    r"mask is \[3, 16, 16\]; it must be": {"field": FOUND.field[:2], "mask": np.ones((3, 16, 16))},
+    "mask holds other values than 0": {"field": FOUND.field[:2], "mask": np.full((16, 16), np.nan)},
+    "coords of point 0 have x = nan": {**GOOD, "coords": np.full((1, 2), np.nan)},
     "coords of point 1 have y = 1.5, outside the box 0 .. 1": {
         **GOOD,
         "coords": np.array([[0, 0], [0, 1.5]]),
@@ -114,3 +120,42 @@ def test_wrong_files_are_refused(workdir: Path, tmp_path: Path) -> None:
         files = ["--input", str(tmp_path / source), "--output", str(tmp_path / target)]
         with pytest.raises(UserError, match=words):
             predict.main(["--workdir", str(workdir), *files])
+
+
+def test_a_folder_is_no_output(workdir: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", **GOOD)
+    files = ["--input", str(tmp_path / "in.npz"), "--output", str(tmp_path)]
+    with pytest.raises(UserError, match="which is a folder; name a file in it"):
+        predict.main(["--workdir", str(workdir), *files])
+
+
+@pytest.fixture(scope="module")
+def disc(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run on the disc alone, with a product of each of two tasks' own."""
+    folder = tmp_path_factory.mktemp("disc") / "run"
+    half = FOUND._replace(
+        masks=FOUND.masks[1:],
+        geometry=np.zeros_like(FOUND.geometry),
+        solutions=np.where(FOUND.masks[1], FOUND.solutions, 0).astype(np.float32),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builders, "load", lambda data: half)
+        names: dict[str, Any] = {"data__name": "darcy", "data__geometry": ("disc",)}
+        config = config_of("geometries", **names, model__film=True, train__report=False)
+        train(config, folder)
+        yield folder
+
+
+def test_a_geometry_that_the_run_does_not_hold_needs_coords(disc: Path, tmp_path: Path) -> None:
+    cases = {"field": FOUND.field[:2], "task": "square", "mask": np.ones((16, 16))}
+    with pytest.raises(UserError, match="no geometry of this run holds; give coords too"):
+        ask(disc, tmp_path, **cases)
+    out = ask(disc, tmp_path, **cases, coords=FOUND.coords[:5])
+    assert np.isfinite(out["solutions"]).all()
+    with pytest.raises(UserError, match="geometry 'square'"):
+        ask(disc, tmp_path, field=FOUND.field[:2], task="square", geometry="square")
+
+
+def test_a_product_of_each_tasks_own_needs_the_task(disc: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="product of each task's own; give task: square, disc"):
+        ask(disc, tmp_path, field=FOUND.field[:2])
