@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-gpu \
+.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-gpu \
   bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
   results-mt-deeponet lock clean
 
@@ -56,6 +56,9 @@ bench: $(VENV)/.installed ## time the training step on whatever device is there
 
 bench-torch: $(VENV)/.extra-bench ## compare with torch and torchjd on this machine
 	$(PY) -m benchmarks.versus_torchjd $(ARGS)
+
+bench-deepxde: $(VENV)/.extra-bench ## compare operator networks with DeepXDE on this machine
+	$(PY) -m benchmarks.versus_deepxde $(ARGS)
 
 bench-gpu: $(VENV)/.extra-gpu ## bench, with jaxlib for CUDA
 	$(PY) -m benchmarks.run $(ARGS)

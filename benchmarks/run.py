@@ -5,8 +5,9 @@
     python -m benchmarks.run --only solvers        # a part
     python -m benchmarks.run --table-only          # only write the README's table again
 
-Writes `benchmarks/results/<benchmark>-<device>.json`; the comparison with torch is
-`python -m benchmarks.versus_torchjd`. The table takes whatever files are in that folder.
+Writes `benchmarks/results/<benchmark>-<device>.json`; the comparisons with other libraries are
+commands of their own, `python -m benchmarks.versus_torchjd` and `versus_deepxde`. The table takes
+whatever files are in that folder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dispatch, models, solvers, task_grads, timing, train_step
+from benchmarks import (
+    dispatch,
+    models,
+    solvers,
+    task_grads,
+    timing,
+    train_step,
+    versus_deepxde,
+)
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting.markdown import table, write_between
 
@@ -152,6 +161,25 @@ def versus_table(results: Sequence[Result]) -> str:
     return table(["device", "model", "T", "batch", "torch's layout", *names], lines)
 
 
+def deepxde_table(results: Sequence[Result]) -> str:
+    """Steps and query points a second of every program, and its time over that of our first."""
+    lines = []
+    for result in results:
+        for row in result["rows"]:
+            if row["library"] == "mtl_jax":
+                name = f"this package, {versus_deepxde.VARIANTS[row['what']].title}"
+            else:
+                how = versus_deepxde.BACKENDS[row["library"]][row["what"]]
+                name = f"DeepXDE on {row['library']}, {how}"
+            lines.append(
+                [label(result["environment"]), name, row["batch"], row["points"]]
+                + [_number(row[field]) for field in ("ms", "steps_per_second")]
+                + [_number(row["points_per_second"] / 1e6), f"{row['over_ours']:.2f}"]
+            )
+    columns = ["device", "program", "B", "N", "ms a step", "steps/s", "10^6 points/s", "times ours"]
+    return table(columns, lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
     "train_step": (
         "The whole training step, host batch to new parameters, in ms; in brackets the ratio to LS"
@@ -170,6 +198,13 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
         " UPGrad and MGDA by torchjd, the rest in eager torch, in its default memory format and"
         " channels last.",
         versus_table,
+    ),
+    "versus_deepxde": (
+        "Against DeepXDE in one run on the same cores: MT-DeepONet's Fisher network from the same"
+        " parameters, B functions at N query points a step, Adam, each in its own training loop."
+        " Last, the time over that of this package's same computation (above 1 this"
+        " package is faster).",
+        deepxde_table,
     ),
     "solvers": (
         "Weights of an aggregator from its T x T Gram matrix in float32, and the relative error of"
@@ -207,6 +242,11 @@ def _notes(results: Sequence[Result]) -> str:
                 f", torch {env['torch']['torch']}, torchjd {env['torch']['torchjd']},"
                 f" {env['threads']} threads each"
             )
+        for backend, side in env.get("deepxde", {}).items():
+            library = "torch" if backend == "pytorch" else backend
+            versions += f", deepxde {side['deepxde']} on {library} {side[library]}"
+        if "deepxde" in env:
+            versions += f", {env['threads']} threads each"
         lines.append(
             f"- `{result['benchmark']}`, {label(env)}: {env['date'][:10]}, {versions},"
             f" Python {env['python']}; load before and after {env['load_average'][0]:g},"

@@ -252,8 +252,9 @@ def metric_names(run: Run, split: str) -> list[str]:
         return run.system.metrics(params, model_state, run.data.assemble(resident, host, None))
 
     shapes = jax.eval_shape(states, state.params, state.model_state, run.data.resident, batch)
-    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return list(with_task_means(compute(empty), run.system.task_names))
+    # Ones and not zeros: a metric that has nothing to count may be left out.
+    some = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    return list(with_task_means(compute(some), run.system.task_names))
 
 
 def with_task_means(values: Mapping[str, float], tasks: tuple[str, ...]) -> dict[str, float]:

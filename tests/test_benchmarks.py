@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import pathlib
 import sys
@@ -13,7 +14,19 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import dispatch, models, references, run, solvers, task_grads, timing, train_step
+from benchmarks import (
+    dispatch,
+    models,
+    references,
+    run,
+    side_deeponet,
+    solvers,
+    task_grads,
+    timing,
+    train_step,
+    versus_deepxde,
+)
+from benchmarks.sides import Worker
 from mtl_jax.errors import UserError
 from mtl_jax.reporting.markdown import table, write_between
 
@@ -263,6 +276,124 @@ def test_both_sides_compute_the_same(model: str, tmp_path: pathlib.Path) -> None
         assert found == dict.fromkeys(found, pytest.approx(norm, rel=1e-4))
 
 
+# DeepXDE
+
+SMALL: dict[str, Any] = {"batch_size": 8, "per_call": 6, "samples": (12, 12, 16)}
+
+
+@pytest.fixture(scope="module")
+def small_side(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, np.ndarray]]:
+    folder = tmp_path_factory.mktemp("deeponet")
+    side = side_deeponet.Side(str(folder), steps=12, **SMALL)
+    return side, dict(np.load(folder / "shared.npz"))
+
+
+def _loss_in_float64(arrays: dict[str, np.ndarray]) -> float:
+    """The network and its loss on the first batch, written out."""
+    wide = {name: value.astype(np.float64) for name, value in arrays.items()}
+
+    def net(x: np.ndarray, prefix: str, hidden: int, norm: bool) -> np.ndarray:
+        for k in range(hidden + 1):
+            x = x @ wide[f"{prefix}/dense_{k}/kernel"] + wide[f"{prefix}/dense_{k}/bias"]
+            if k == hidden:
+                return x
+            if norm:
+                x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-3)
+                x = x * wide[f"{prefix}/norm_{k}/scale"] + wide[f"{prefix}/norm_{k}/bias"]
+            x = np.where(x > 0, x, 0.2 * x)
+        raise AssertionError
+
+    rows = arrays["first"]
+    coefficients = net(wide["branch"][rows], "params/branch", 2, True)
+    basis = net(wide["trunk"], "params/trunk/net", 3, False)
+    return float(np.square(coefficients @ basis.T - wide["solution"][rows]).mean())
+
+
+def test_our_side_trains_the_network_that_it_hands_over(
+    small_side: tuple[Any, dict[str, np.ndarray]],
+) -> None:
+    side, shared = small_side
+    assert shared["branch"].shape == (32, 68)
+    assert shared["solution"].shape == (32, 1280)
+    found = {what: side.prepare(what) for what in side_deeponet.VARIANTS}
+    assert {one["parameters"] for one in found.values()} == {136_664}
+    assert [one["tasks"] for one in found.values()] == [1, 3, 3]
+    assert [one["points"] for one in found.values()] == [1280, 1280, 256]
+    exact = _loss_in_float64(shared)
+    for what in ("one_task", "three_tasks"):  # the same batch, split or not
+        assert found[what]["losses"][0] == pytest.approx(exact, rel=1e-5)
+        assert len(found[what]["losses"]) == 6
+        assert found[what]["losses"][-1] < exact
+    # Trained six steps for the losses, then twelve a call.
+    assert int(side.calls["one_task"]().step) == 18
+    assert int(side.calls["one_task"]().step) == 30
+
+
+def _program(library: str, what: str, *losses: float, parameters: int = 5) -> Any:
+    found = {"losses": list(losses), "parameters": parameters, "tasks": 1, "points": 10}
+    return versus_deepxde.Program(library, what, found)
+
+
+def test_another_computation_is_not_timed() -> None:
+    ours = _program("mtl_jax", "one_task", 1.0, 0.5)
+    close = _program("pytorch", "adam", 1.000001, 0.5005)
+    assert versus_deepxde.check_same(ours, close) == pytest.approx((1e-6, 1e-3), rel=0.01)
+    for loss in (1.0001, float("nan")):
+        with pytest.raises(UserError, match="not the same computation"):
+            versus_deepxde.check_same(ours, _program("pytorch", "adam", loss, 0.5))
+    with pytest.raises(UserError, match="6 parameters, mtl_jax 5"):
+        versus_deepxde.check_same(ours, _program("pytorch", "adam", 1.0, 0.5, parameters=6))
+
+
+def test_rows_count_steps_and_points_and_compare_within_rounds() -> None:
+    programs = [_program("mtl_jax", "one_task", 1.0), _program("pytorch", "adam", 1.0)]
+    times = [
+        timing.Timing(((2.0, 1.0), (2.0, 1.0), (20.0, 1.0))),
+        timing.Timing(((6.0, 1.0), (8.0, 1.0), (60.0, 1.0))),
+    ]
+    ours, theirs = versus_deepxde.rows_of(programs, times, batch_size=4)
+    assert (ours["ms"], ours["steps_per_second"], ours["points_per_second"]) == (2, 500, 20_000)
+    assert (ours["over_ours"], theirs["over_ours"], theirs["ms"]) == (1, 3, 8)
+    assert theirs["first_difference"] == 0
+    assert set(versus_deepxde.COLUMNS) == set(theirs)
+
+
+@pytest.mark.parametrize("backend", versus_deepxde.BACKENDS)
+def test_without_deepxde_the_comparison_says_what_installs_it(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DDE_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")
+    for name in ("deepxde", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    module = f"benchmarks.side_deepxde_{backend}"
+    for name in ("benchmarks.deepxde_side", module):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(UserError, match="pip install deepxde"):
+        importlib.import_module(module)
+
+
+@pytest.mark.parametrize("backend", versus_deepxde.BACKENDS)
+def test_deepxde_computes_the_same(backend: str) -> None:
+    needed = ["deepxde", "torch" if backend == "pytorch" else "tensorflow_probability"]
+    for name in needed:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    ours, theirs = Worker("deeponet", 1), Worker(f"deepxde_{backend}", 1)
+    try:
+        for worker in (ours, theirs):
+            worker.ask(do="hello", threads=1)
+        rows = versus_deepxde.measure(
+            ours, {backend: theirs}, steps=6, variants=["one_task"], **SMALL, **QUICK
+        )
+    finally:
+        ours.close()
+        theirs.close()
+    assert [row["what"] for row in rows] == ["one_task", *versus_deepxde.BACKENDS[backend]]
+    for row in rows[1:]:  # after five updates: gradients and Adam are the same too
+        assert row["last_difference"] < 1e-4
+
+
 # The table
 
 
@@ -299,7 +430,23 @@ def test_the_tables_hold_every_result_with_its_device(
             ],
         }
     )
+    theirs = {"deepxde": "3.1", "torch": "4.5", "threads": 2}
+    found.append(
+        {
+            "benchmark": "versus_deepxde",
+            "environment": found[-1]["environment"] | {"deepxde": {"pytorch": theirs}},
+            "full": True,
+            "rows": [
+                {"library": library, "what": what, "batch": 4, "points": 7, "ms": 2.5}
+                | {"steps_per_second": 400.0, "points_per_second": 11_200_000, "over_ours": 1.25}
+                for library, what in (("mtl_jax", "one_task"), ("pytorch", "fused"))
+            ],
+        }
+    )
+    del found[-1]["environment"]["torch"]
     text = run.tables(found)
+    assert "| DeepXDE on pytorch, torch's fused Adam | 4 | 7 | 2.5 | 400 | 11.2 | 1.25 |" in text
+    assert "deepxde 3.1 on torch 4.5, 2 threads each" in text
     assert "1.5 / 3 = 0.50" in text
     assert text.count("1 x H100") == 2  # its row and its note
     assert text.count("MLP 512-512-512-50") == 3

@@ -67,7 +67,7 @@ def batch_indices(
     return _permutation(seed, epoch, n)[start : start + part]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=64)  # a stratified batch has a stream for each task
 def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """Returns the order [n] int32 of one epoch; read-only, for it is shared."""
     if seed < 0:

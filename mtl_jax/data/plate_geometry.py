@@ -77,8 +77,7 @@ def split_designs(
     - default: the 24 designs all train; validation = the 16 at positions 1.0 and 1.4, test = the 24
       at 1.1, 1.3 and 1.5. All are positions between trained ones, as in the paper.
     - `paper_split`: test = the paper's 40, so validation has to come out of the 24: position 1.2 of
-      the even hole counts (one design in six, and between trained positions as the test set is).
-      20 train.
+      every hole count (between trained positions, as the test set is). 16 train.
 
     Args:
       holes: [S] hole counts.
@@ -91,7 +90,7 @@ def split_designs(
 
     train = at(TRAIN_POSITIONS)
     if paper_split:
-        validation = at((1.2,)) & (holes % 2 == 0)
+        validation = at((1.2,))
         test = ~train
     else:
         validation = at(VALIDATION_POSITIONS)

@@ -145,9 +145,11 @@ def make_optimizer(
     rules: dict[Hashable, optax.GradientTransformation] = {
         "shared": _rule(name, shared_lr, weight_decay, b1, b2),
         "heads": _rule(name, heads_lr, weight_decay, b1, b2),
-        "frozen": optax.set_to_zero(),
     }
-    if name == "muon":
+    # A rule that nothing needs would still have a place in every checkpoint.
+    if not all(jax.tree.leaves(free)):
+        rules["frozen"] = optax.set_to_zero()
+    if name == "muon" and any(map(is_stacked, jax.tree.leaves(owners))):
         rules["rows"] = _rule("adam", heads_lr, 0.0, b1, b2)
     return optax.chain(clip, optax.multi_transform(rules, jax.tree.map(group, owners, free)))
 

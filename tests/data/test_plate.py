@@ -399,15 +399,15 @@ def test_the_set(tiny, tmp_path, capsys):
 
     paper = load_plate("default", tmp_path, paper_split=True)
     assert {split: len(rows) for split, rows in paper.splits.items()} == {
-        "train": 20,
-        "validation": 4,
+        "train": 16,
+        "validation": 8,
         "test": 40,
     }
     both = np.concatenate(list(paper.splits.values()))
     assert sorted(both.tolist()) == list(range(64))
     trained = np.concatenate([paper.splits["train"], paper.splits["validation"]])
     assert sorted(trained.tolist()) == found.splits["train"].tolist()
-    assert paper.params[paper.splits["validation"], 0].tolist() == [2, 4, 6, 8]
+    assert paper.params[paper.splits["validation"], 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     assert set(paper.task[paper.splits["train"]]) == set(range(8))
 
 

@@ -39,7 +39,7 @@ class DataConfig:
     tasks: tuple[str, ...] = ()
     """Keep these tasks only, by name; empty for all. For nets of their own to compare with."""
     paper_split: bool = False
-    """plate: all 40 other designs make the test split, as in the paper, and 4 of the 24 training
+    """plate: all 40 other designs make the test split, as in the paper, and 8 of the 24 training
     designs are held out; else some of the 40 make the validation split."""
     train_size: int = 0
     """Use so many training samples of each task only; 0 for all."""
