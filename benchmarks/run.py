@@ -161,6 +161,18 @@ def versus_table(results: Sequence[Result]) -> str:
     return table(["device", "model", "T", "batch", "torch's layout", *names], lines)
 
 
+def authors_table(results: Sequence[Result]) -> str:
+    """The authors' own FS step beside ours."""
+    lines = [
+        [label(result["environment"]), models.NAMES[row["model"]], row["batch"]]
+        + [_number(row[side]["median_ms"]) for side in ("ours", "theirs")]
+        + [f"{row['ratio']:.2f}", row["steps"]]
+        for result in results
+        for row in result["rows"]
+    ]
+    return table(["device", "model", "batch", "ours", "theirs", "ratio", "steps timed"], lines)
+
+
 def deepxde_table(results: Sequence[Result]) -> str:
     """Steps and query points a second of every program, and its time over that of our first."""
     lines = []
@@ -198,6 +210,11 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
         " UPGrad and MGDA by torchjd, the rest in eager torch, in its default memory format and"
         " channels last.",
         versus_table,
+    ),
+    "versus_authors": (
+        "The whole FS-CAGrad step against that of the FS-MTL authors' own script, both on this"
+        " CPU: ms a step, ratio (below 1 this package is faster).",
+        authors_table,
     ),
     "versus_deepxde": (
         "Against DeepXDE in one run on the same cores: MT-DeepONet's Fisher network from the same"
@@ -237,6 +254,8 @@ def _notes(results: Sequence[Result]) -> str:
     for result in results:
         env = result["environment"]
         versions = f"jax {env['packages']['jax']}, jaxlib {env['packages']['jaxlib']}"
+        if "authors" in env:
+            versions += f", torch {env['authors']['torch']}"
         if "torch" in env:
             versions += (
                 f", torch {env['torch']['torch']}, torchjd {env['torch']['torchjd']},"

@@ -141,8 +141,8 @@ def main(argv: list[str]) -> None:
         "ratio": round(our_times.median_ms / their_times.median_ms, 4),
         "steps": len(ours),
     }
-    environment["torch"] = version
-    path = timing.write("versus_authors", [row], environment)
+    environment["authors"] = {"torch": version}
+    path = timing.write("versus_authors", [row], environment, full=True)
     print(f"ours {our_times.median_ms:.0f} ms, theirs {their_times.median_ms:.0f} ms a step")
     print(f"written: {path}")
 
