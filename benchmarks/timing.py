@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mtl_jax.engine import parallel
-from mtl_jax.engine.runfolder import environment as run_environment
-from mtl_jax.engine.runfolder import read_json, write_json_atomic
+from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
 
 RESULTS = Path(__file__).parent / "results"
 Sample = tuple[float, float]
@@ -130,9 +129,8 @@ def cores() -> int:
 
 def environment() -> dict[str, Any]:
     """Device, versions and how busy the machine was; JSON-ready, without anything of its user."""
-    found = {name: value for name, value in run_environment().items() if name != "argv"}
     return {
-        **found,
+        **public_environment(),
         "device": parallel.describe_devices(),
         "processor": processor(),
         "cores": cores(),

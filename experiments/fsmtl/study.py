@@ -30,7 +30,7 @@ import numpy as np
 from experiments.fsmtl import multi_mnist, multi_mnist_paper
 from mtl_jax import run as runs
 from mtl_jax.config import FlatConfig, MethodConfig
-from mtl_jax.engine.runfolder import environment, write_json_atomic
+from mtl_jax.engine.runfolder import public_environment, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.vision.config import Config
@@ -165,9 +165,7 @@ def summarise(root: Path, scale: str, seeds: range) -> dict[str, Any]:
                 row[f"{name}/seconds"] = [float(cell["seconds"]) for cell in cells[flat]]
             row["test_pairs"] = int(cells[False][0]["last"].shape[0])
             rows.append(row)
-    # Results are committed: no path of the machine that made them.
-    surroundings = {name: value for name, value in environment().items() if name != "argv"}
-    return {"scale": scale, "rows": rows, "environment": surroundings}
+    return {"scale": scale, "rows": rows, "environment": public_environment()}
 
 
 def table(summary: dict[str, Any]) -> str:

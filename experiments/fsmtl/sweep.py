@@ -29,7 +29,7 @@ from experiments.fsmtl.study import (
     read_cell,
     run_cell,
 )
-from mtl_jax.engine.runfolder import environment, read_json, write_json_atomic
+from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.vision.config import Config
@@ -90,8 +90,7 @@ def summarise(root: Path, datasets: list[str], seeds: range) -> dict[str, Any]:
                     "best_step": best,
                 }
             )
-    surroundings = {name: value for name, value in environment().items() if name != "argv"}
-    return {"rows": rows, "environment": surroundings}
+    return {"rows": rows, "environment": public_environment()}
 
 
 def table(summary: dict[str, Any]) -> str:

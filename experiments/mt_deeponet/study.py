@@ -32,7 +32,7 @@ from mtl_jax import run as runs
 from mtl_jax.config import FlatConfig
 from mtl_jax.data.pde.shapes import SOURCES, TARGETS
 from mtl_jax.engine import parallel
-from mtl_jax.engine.runfolder import environment, read_json, write_json_atomic
+from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.markdown import write_between
@@ -448,8 +448,7 @@ def main(argv: list[str]) -> None:
     if not found:
         raise UserError(f"no finished cell in {args.root}; run the study without --table-only")
     RESULTS.mkdir(exist_ok=True)
-    surroundings = {name: value for name, value in environment().items() if name != "argv"}
-    write_json_atomic(RESULTS / "cpu.json", {"cells": found, "environment": surroundings})
+    write_json_atomic(RESULTS / "cpu.json", {"cells": found, "environment": public_environment()})
     text = tables(args.root, range(args.seeds))
     for name, draw in (("transfer", draw_transfer), ("sharing", draw_sharing)):
         if draw(args.root, range(args.seeds), RESULTS / f"{name}.png"):

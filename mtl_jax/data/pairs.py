@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtl_jax.data import manifest
 from mtl_jax.data.overlay import make_pairs
-from mtl_jax.data.prepare import open_set, prepare
+from mtl_jax.data.prepare import open_set, prepare, reading
 from mtl_jax.data.registry import parse
 from mtl_jax.errors import UserError
 
@@ -95,11 +94,8 @@ def load_pairs(
         raise UserError(f"partners = {partners}, at least 1 is needed")
     folder = prepare(name, data_dir, manual_dir)
     builder, found, _ = open_set(name, data_dir)
-    try:
+    with reading(name, folder):
         blocks = {split: list(builder.as_data_source(split)) for split in SPLITS}
-    except Exception as error:
-        manifest.require_sound(name, folder, contents=True)  # Names the shard, if it is one.
-        raise UserError(f"data set {name} cannot be read ({error})") from error
     first = _pool(name, blocks, 0, train_size)
     one_pool = all(block["pool"] == 0 for block in blocks["train"])
     second = first if one_pool else _pool(name, blocks, 1, train_size)

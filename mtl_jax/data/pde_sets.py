@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.data import manifest
 from mtl_jax.data.operators import SPLITS, OperatorSet, check_operators
 from mtl_jax.data.pde import darcy_data, fisher
 from mtl_jax.data.pde.darcy import Darcy
 from mtl_jax.data.pde.shapes import SHAPES, SOURCES, read_shape
-from mtl_jax.data.prepare import open_set, prepare
+from mtl_jax.data.prepare import open_set, prepare, reading
 from mtl_jax.errors import UserError, did_you_mean
 
 Arrays = dict[str, np.ndarray]
@@ -151,16 +150,13 @@ def _read(name: str, data_dir: str | Path | None) -> tuple[dict[str, Arrays], Ar
     """Prepares and reads a set: the arrays of each split, and those that all samples share."""
     folder = prepare(name, data_dir)
     builder, _, _ = open_set(name, data_dir)
-    try:
+    with reading(name, folder):
         parts = {split: _joined(_records(builder, split)) for split in SPLITS}
         file = folder / "geometry.npz"
         common = {}
         if file.exists():
             with np.load(file, allow_pickle=False) as arrays:
                 common = {key: arrays[key] for key in arrays.files}
-    except Exception as error:
-        manifest.require_sound(name, folder, contents=True)  # Names the file, if it is one.
-        raise UserError(f"data set {name} cannot be read ({error})") from error
     return parts, common
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.data import manifest, plate_geometry
+from mtl_jax.data import plate_geometry
 from mtl_jax.data.operators import OperatorSet, check_operators
-from mtl_jax.data.prepare import open_set, prepare
+from mtl_jax.data.prepare import open_set, prepare, reading
 from mtl_jax.errors import UserError, did_you_mean
 
 
@@ -64,8 +64,5 @@ def load_plate(
 def _read(name: str, data_dir: str | Path | None) -> list[dict[str, Any]]:
     folder = prepare(name, data_dir)
     builder, _, _ = open_set(name, data_dir)
-    try:
+    with reading(name, folder):
         return [record for split in builder.info.splits for record in builder.as_data_source(split)]
-    except Exception as error:
-        manifest.require_sound(name, folder, contents=True)  # Names the shard, if it is one.
-        raise UserError(f"data set {name} cannot be read ({error})") from error

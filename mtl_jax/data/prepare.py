@@ -131,6 +131,16 @@ def open_set(name: str, data_dir: str | Path | None = None) -> tuple[Any, dict[s
     return _builder(spec, config, root), found, folder
 
 
+@contextlib.contextmanager
+def reading(name: str, folder: Path) -> Iterator[None]:
+    """Turns whatever a damaged set raises while it is read into one line that names the file."""
+    try:
+        yield
+    except Exception as error:
+        manifest.require_sound(name, folder, contents=True)
+        raise UserError(f"data set {name} cannot be read ({error})") from error
+
+
 def status(data_dir: str | Path | None = None) -> dict[str, str]:
     """Returns a few words for every set and config: whole, faulty or not prepared."""
     root = _root(data_dir)

@@ -196,6 +196,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def public_environment() -> dict[str, Any]:
+    """`environment` for results that are committed: without the command line and its paths."""
+    return {name: value for name, value in environment().items() if name != "argv"}
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

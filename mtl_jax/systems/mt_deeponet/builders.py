@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -168,26 +169,15 @@ def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False)
       data: what an image has besides the field.
       pointwise: whether samples have query points of their own.
     """
-    widths = (*model.branch_widths, model.latent)
-    if model.branch == "cnn":
-        branch = CNN(
-            model.branch_channels,
-            widths,
-            model.branch_activation,
-            model.branch_last,
-            norm=model.branch_norm,
-            rates=model.branch_dropout,
-            axis_name=parallel.AXIS,
-        )
-    else:
-        branch = MLP(
-            widths,
-            model.branch_activation,
-            model.branch_last,
-            norm=model.branch_norm,
-            rates=model.branch_dropout,
-            axis_name=parallel.AXIS,
-        )
+    dense: dict[str, Any] = {
+        "widths": (*model.branch_widths, model.latent),
+        "activation": model.branch_activation,
+        "last": model.branch_last,
+        "norm": model.branch_norm,
+        "rates": model.branch_dropout,
+        "axis_name": parallel.AXIS,
+    }
+    branch = CNN(model.branch_channels, **dense) if model.branch == "cnn" else MLP(**dense)
     # Query points that all samples share are the same on every device: nothing to exchange.
     trunk = MLP(
         (*model.trunk_widths, model.latent),

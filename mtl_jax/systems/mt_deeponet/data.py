@@ -27,12 +27,17 @@ def points_of_step(seed: int, step: Array, points: int, count: int) -> Array:
     return jax.random.choice(key, points, (count,), replace=False)
 
 
+def kept_points(found: OperatorSet) -> np.ndarray:
+    """Returns the numbers of the query points that some geometry holds."""
+    return np.flatnonzero(found.masks.any(0))
+
+
 def pack(found: OperatorSet) -> tuple[OperatorSet, np.ndarray]:
     """Returns the set without the points that no geometry holds, and the numbers of those kept.
 
     Evaluating a trunk there would be wasted: 40 % of the heated plate's grid. The grid is lost.
     """
-    kept = np.flatnonzero(found.masks.any(0))
+    kept = kept_points(found)
     if len(kept) == found.masks.shape[1]:
         return found, kept
     packed = found._replace(
@@ -42,6 +47,13 @@ def pack(found: OperatorSet) -> tuple[OperatorSet, np.ndarray]:
         solutions=found.solutions[:, kept],
     )
     return packed, kept
+
+
+def unpack(values: np.ndarray, found: OperatorSet) -> np.ndarray:
+    """Returns values [S, kept] of a packed set on all points [S, N] of `found`, NaN elsewhere."""
+    whole = np.full((len(values), found.masks.shape[1]), np.nan, np.float32)
+    whole[:, kept_points(found)] = values
+    return whole
 
 
 def boundary(masks: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
@@ -110,8 +122,7 @@ def operator_data(
         raise UserError(
             f"config.train.batch_size is {batch_size}; a stratified batch of {num_tasks} tasks on"
             f" {devices} devices x {microbatches} micro-batches needs a multiple of {step_size}:"
-            f" choose {near}, or"
-            " config.data.batches=mixed"
+            f" choose {near}, or config.data.batches=mixed"
         )
     each = batch_size // num_tasks
     if stratified:

@@ -14,7 +14,7 @@ from mtl_jax.data.operators import OperatorSet
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.figures import COLOURS, MEAN, Section, pretty
 from mtl_jax.systems.mt_deeponet import normaliser
-from mtl_jax.systems.mt_deeponet.data import pack
+from mtl_jax.systems.mt_deeponet.data import unpack
 
 if TYPE_CHECKING:
     from mtl_jax.engine.state import TrainState
@@ -67,11 +67,9 @@ def predictions(run: Run, state: TrainState, found: OperatorSet, split: str) -> 
     """Predicts a split; what no geometry holds is put back as NaN."""
     from mtl_jax import run as runs
 
-    _, kept = pack(found)
     sample = found.splits[split]
     parts = [out["solution"] for _, out in runs.predictions(run, state, split)]
-    said = np.full((len(sample), found.masks.shape[1]), np.nan, np.float32)
-    said[:, kept] = np.concatenate(parts)
+    said = unpack(np.concatenate(parts), found)
     inside = found.masks[found.geometry[sample]]
     truth = np.where(inside, found.solutions[sample], np.nan)
     size = np.sqrt(np.nansum(np.square(truth, dtype=np.float64), 1))

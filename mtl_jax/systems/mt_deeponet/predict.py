@@ -26,7 +26,7 @@ import numpy as np
 
 from mtl_jax.data.operators import OperatorSet
 from mtl_jax.errors import UserError, did_you_mean
-from mtl_jax.systems.mt_deeponet.data import pack
+from mtl_jax.systems.mt_deeponet.data import kept_points, unpack
 
 if TYPE_CHECKING:
     from mtl_jax.engine.state import TrainState
@@ -68,10 +68,7 @@ def predict_file(run: Run, state: TrainState, source: Path, target: Path) -> str
     if "coords" in cases:
         coords = cases["coords"]
     else:
-        _, kept = pack(found)
-        whole = np.full((samples, found.masks.shape[1]), np.nan, np.float32)
-        whole[:, kept] = solutions
-        solutions, coords = whole.reshape(samples, *grid), found.coords
+        solutions, coords = unpack(solutions, found).reshape(samples, *grid), found.coords
     temporary = target.with_name(f"{target.name}.{os.getpid()}.npz")
     np.savez_compressed(temporary, solutions=solutions, coords=coords)
     os.replace(temporary, target)
@@ -115,8 +112,7 @@ def _batch(
         batch[name] = values.astype(np.float32)
     names = config.data.geometry if config.data.name == "darcy" else ()
     masks = _masks(cases, found, names, count, grid, source)
-    _, kept = pack(found)
-    batch["inside"] = masks[:, kept]
+    batch["inside"] = masks[:, kept_points(found)]
     image = found.field.shape[1:]
     if tuple(grid) == image:
         batch["image_mask"] = masks.reshape(-1, *image)
