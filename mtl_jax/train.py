@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import signal
 import sys
 from collections.abc import Callable
@@ -35,6 +36,9 @@ IN_FLIGHT = 2
 # Calls between two looks at whether a signal asks to stop: several processes have to agree on it,
 # which costs a collective.
 STOP_EVERY = 5
+
+# Up to so many tasks the cosine of every pair is logged: 45 numbers a line, not 780.
+MATRIX_TASKS = 10
 
 # What may differ when a run goes on: it changes how long or how it is watched, not what it is.
 MAY_CHANGE = {
@@ -235,7 +239,7 @@ def summarise(
 
     Losses are means over the steps in which a task had labels; `conflict` is the share of steps
     and pairs of tasks whose gradients point apart (negative inner product); `gap` is the loss at
-    the perturbed point minus the loss.
+    the perturbed point minus the loss. Three to ten tasks have a cosine for each pair too.
     """
     active = np.stack([m["active"] for m in window])
     out: dict[str, float] = {}
@@ -263,6 +267,12 @@ def summarise(
     ):
         if key in window[0]:
             per_task(name, np.stack([m[key] for m in window]))
+    if "cosines" in window[0] and 2 < len(tasks) <= MATRIX_TASKS:
+        matrices = np.stack([m["cosines"] for m in window])
+        for a, b in itertools.combinations(range(len(tasks)), 2):
+            both = active[:, a] & active[:, b]
+            if both.any():
+                out[f"cosine/{tasks[a]}/{tasks[b]}"] = float(matrices[both, a, b].mean())
     return out
 
 

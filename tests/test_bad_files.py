@@ -32,7 +32,7 @@ def edit(old: str, new: str) -> Callable[[str], str]:
 
 FILES = {
     "syntax": (lambda source: "def get_config(:\n", ("does not run: SyntaxError", "line 1")),
-    "no text": (lambda source: "\0", ("does not run: SyntaxError",)),
+    "no text": (lambda source: "\0", ("does not run:", "null bytes")),
     "no module": (
         lambda source: "import nothing_like_it\n",
         ("No module named 'nothing_like_it'",),

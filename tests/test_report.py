@@ -11,6 +11,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mtl_jax import report, train
@@ -314,6 +315,37 @@ def test_a_quantity_that_was_not_logged_is_left_out(folder: Path, name, tmp_path
         assert "flat part" not in found["weights"].text
     else:
         assert "flat part" in found["weights"].text
+
+
+def test_a_matrix_of_cosines_for_three_tasks(tmp_path: Path):
+    tasks, rng = ("a", "b", "c"), np.random.default_rng(0)
+    window = []
+    for step in range(4):
+        vectors = rng.normal(size=(3, 7))
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        active = np.array([True, True, step != 1])
+        zeros = np.zeros(3)
+        window.append(
+            {"active": active, "losses": zeros, "cosines": unit @ unit.T, "grad_norm": 1.0}
+        )
+    line = train.summarise(window, tasks, {})
+    three = [m["cosines"][0, 2] for step, m in enumerate(window) if step != 1]
+    assert line["cosine/a/c"] == pytest.approx(np.mean(three))
+    assert line["cosine/a/b"] == pytest.approx(np.mean([m["cosines"][0, 1] for m in window]))
+    two = [{**m, "cosines": m["cosines"][:2, :2], "active": m["active"][:2]} for m in window]
+    assert not any(name.startswith("cosine/") for name in train.summarise(two, tasks[:2], {}))
+
+    series = {
+        name: curves.Series(np.array([1, 2, 3, 4]), np.array([value, 0.0, 0.0, -value]))
+        for name, value in line.items()
+    }
+    found = curves.sections(curves.Log(series, tasks, 2, None), "accuracy", tmp_path)["gradients"]
+    assert [path.name for path in found.figures] == ["conflict.png", "cosines.png"]
+    matrices = curves._matrices(curves.Log(series, tasks, 2, None))
+    assert matrices["last quarter"][2, 0] == pytest.approx(-line["cosine/a/c"])
+    np.testing.assert_array_equal(
+        matrices["first quarter"], -matrices["last quarter"] + 2 * np.eye(3)
+    )
 
 
 def test_the_selected_step_is_the_best_one(folder: Path):

@@ -72,9 +72,13 @@ def test_operator_tables_come_from_cells(tmp_path: Path) -> None:
         ("fisher-all-0", 0.01),
         ("fisher-all-1", 0.03),
         ("to-l_shape-100-full-0", 0.2),
+        ("fisher-adam-1", 0.04),
+        ("plate-all-0", 0.005),
     ):
         tasks = (*operators.FAMILIES, *operators.SOURCES)
         scores = {f"best/test/{task}/rel_l2_mean": error for task in tasks}
+        for kind in ("global", "mean_excess", "global_excess"):
+            scores[f"best/test/rel_l2_{kind}"] = 2 * error
         cell = {"scores": {**scores, "best/test/rel_l2_mean": error}, "seconds": 7, "parameters": 9}
         (tmp_path / name).mkdir()
         (tmp_path / name / "cell.json").write_text(json.dumps(cell))
@@ -82,6 +86,9 @@ def test_operator_tables_come_from_cells(tmp_path: Path) -> None:
     mean = "2.00 +- 1.41"
     assert f"| fisher | one for all | 2 | {mean} | {mean} | {mean} | 7 | 9 |" in shown
     assert "| l_shape | 100 | 1 |  |  |  | 20.00 |  |" in shown
+    assert f"| Muon | 2 | {mean} | {mean} | {mean} | {mean} | 7 |" in shown
+    assert "| Adam | 1 | 4.00 |" in shown
+    assert "| 1 | 0.50 | 1.00 | 1.00 | 1.00 | 7 |" in shown
     assert "one for each" not in shown
     assert not operators.draw_transfer(tmp_path, range(2), tmp_path / "t.png")
     assert not operators.draw_sharing(tmp_path, range(2), tmp_path / "s.png")

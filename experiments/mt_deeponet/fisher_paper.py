@@ -19,7 +19,7 @@ def get_config() -> Config:
     """The experiment."""
     return Config(
         name="fisher_paper",
-        data=DataConfig(name="fisher/paper", batches="mixed"),
+        data=DataConfig(name="fisher/paper", batches="mixed", scale_coords="none"),
         model=ModelConfig(branch_l2=1e-3),
         loss="grid_mse",
         method=MethodConfig(

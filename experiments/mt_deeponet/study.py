@@ -1,6 +1,6 @@
 """What sharing, masks, transfer and aggregators do: `make results-mt-deeponet`.
 
-Five parts, each a table, all from cells of (config, seed) trained by the ordinary loop in a run
+Seven parts, each a table, all from cells of (config, seed) trained by the ordinary loop in a run
 folder of its own; a cell that is done is not run again, so the study may be interrupted.
 
   sharing      one network for all tasks against one for each, the same steps and samples a step
@@ -9,6 +9,8 @@ folder of its own; a cell that is done is not run again, so the study may be int
   transfer     Darcy on unseen geometries: zero-shot, the paper's trained set, full, heads, scratch
   samples      the same against the number of target samples
   aggregators  Fisher, 1,000 steps: aggregators, plain and with flat regions
+  optimisers   Fisher with Adam beside the experiment's Muon
+  plate        the heated plate, relative to the temperature and to what exceeds the air's
 
     make results-mt-deeponet                                     # hours on 2 cores
     make results-mt-deeponet ARGS="--parts sharing,transfer --seeds 1"
@@ -27,9 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.mt_deeponet import darcy, darcy_transfer, fisher
+from experiments.mt_deeponet import darcy, darcy_transfer, fisher, plate3d
 from mtl_jax import run as runs
-from mtl_jax.config import FlatConfig
+from mtl_jax.config import FlatConfig, OptimConfig
 from mtl_jax.data.pde.shapes import SOURCES, TARGETS
 from mtl_jax.engine import parallel
 from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
@@ -39,7 +41,7 @@ from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.mt_deeponet.config import Config
 from mtl_jax.train import train
 
-PARTS = ("sharing", "ablation", "transfer", "samples", "aggregators")
+PARTS = ("sharing", "ablation", "transfer", "samples", "aggregators", "optimisers", "plate")
 FAMILIES = ("kpp", "nws", "zfk")
 AGGREGATORS = {
     "linear_scalarization": "LS",
@@ -172,12 +174,26 @@ def aggregators(seed: int) -> Iterator[Cell]:
             yield Cell(name, _quiet(config, name, seed))
 
 
+def optimisers(seed: int) -> Iterator[Cell]:
+    """Fisher with Adam, as many steps and the rate that was best for it."""
+    adam = OptimConfig(name="adam", lr=2e-3, schedule="cosine")
+    config = dataclasses.replace(fisher.get_config(), optim=adam)
+    yield Cell(name := f"fisher-adam-{seed}", _quiet(config, name, seed))
+
+
+def plate(seed: int) -> Iterator[Cell]:
+    """The heated plate as in its experiment."""
+    yield Cell(name := f"plate-all-{seed}", _quiet(plate3d.get_config(), name, seed))
+
+
 CELLS = {
     "sharing": sharing,
     "ablation": ablation,
     "transfer": transfer,
     "samples": samples,
     "aggregators": aggregators,
+    "optimisers": optimisers,
+    "plate": plate,
 }
 
 
@@ -332,6 +348,37 @@ def aggregators_table(root: Path, seeds: range) -> list[str]:
     return [note, "", *_lines(["method", "seeds", *FAMILIES, "seconds"], rows)] if rows else []
 
 
+def optimisers_table(root: Path, seeds: range) -> list[str]:
+    """Fisher by optimiser."""
+    rows = []
+    for word, words in (("all", "Muon"), ("adam", "Adam")):
+        cells = _over_seeds(root, f"fisher-{word}", seeds)
+        if cells:
+            own = [_percent(cells), *(_percent(cells, f"{t}/rel_l2_mean") for t in FAMILIES)]
+            rows.append([words, str(len(cells)), *own, f"{_mean(cells, 'seconds'):.0f}"])
+    steps = fisher.get_config().train.steps
+    note = f"**Optimisers.** Fisher, {steps:,} steps. Test error, mean relative L2 in %."
+    head = ["optimiser", "seeds", "mean", *FAMILIES, "seconds"]
+    return [note, "", *_lines(head, rows)] if len(rows) > 1 else []
+
+
+def plate_table(root: Path, seeds: range) -> list[str]:
+    """The heated plate."""
+    cells = _over_seeds(root, "plate-all", seeds)
+    if not cells:
+        return []
+    names = ("rel_l2_mean", "rel_l2_global", "rel_l2_mean_excess", "rel_l2_global_excess")
+    row = [str(len(cells)), *(_percent(cells, name) for name in names)]
+    steps = plate3d.get_config().train.steps
+    note = (
+        f"**Heated plate.** 24 designs, {steps:,} steps; error on 24 designs between them, mean"
+        " over the numbers of holes, in %: relative to the temperature T, and to its excess over"
+        " the air's, which is 65 % of the highest T. Mean over designs, and the ratio of the norms."
+    )
+    head = ["seeds", "T, mean", "T, global", "T - T_air, mean", "T - T_air, global"]
+    return [note, "", *_lines([*head, "seconds"], [[*row, f"{_mean(cells, 'seconds'):.0f}"]])]
+
+
 def draw_transfer(root: Path, seeds: range, path: Path) -> bool:
     """Draws the error against the number of target samples; False where there are no two sizes.
 
@@ -415,6 +462,8 @@ def tables(root: Path, seeds: range) -> str:
         transfer_table(root, seeds),
         samples_table(root, seeds),
         aggregators_table(root, seeds),
+        optimisers_table(root, seeds),
+        plate_table(root, seeds),
     ]
     shown = ["\n".join(lines) for lines in parts if lines]
     if not shown:

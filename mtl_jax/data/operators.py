@@ -31,6 +31,8 @@ class OperatorSet(NamedTuple):
       task: [S] int32, which task.
       geometry: [S] int32, which row of `masks`.
       splits: sample numbers, int32, of "train", "validation" and "test".
+      background: value in whose neighbourhood solutions lie (the air around a heated body); errors
+        are then given relative to solution - background too. 0 for none.
     """
 
     task_names: tuple[str, ...]
@@ -44,6 +46,7 @@ class OperatorSet(NamedTuple):
     task: np.ndarray
     geometry: np.ndarray
     splits: dict[str, np.ndarray]
+    background: float = 0.0
 
     @property
     def pointwise(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.data import plate_geometry
+from mtl_jax.data import plate_geometry, plate_solver
 from mtl_jax.data.operators import OperatorSet, check_operators
 from mtl_jax.data.prepare import open_set, prepare, reading
 from mtl_jax.errors import UserError, did_you_mean
@@ -20,7 +20,7 @@ def load_plate(
 
     `params` are (holes, position), `field` is empty [64, 0], `masks` has a row for each design.
     Coordinates (x, y, z) are the paper's: x and y in [-2, 2], z in [-0.25, 1]. Temperatures are in
-    units in which the air has 0.652.
+    units in which the air has 0.652, the `background`.
 
     Args:
       config: "default", a grid of 50 x 50 x 32 points, or "full", the paper's 100 x 100 x 100.
@@ -57,6 +57,7 @@ def load_plate(
         task=(holes - plate_geometry.HOLES[0]).astype(np.int32),
         geometry=np.arange(len(records), dtype=np.int32),
         splits=plate_geometry.split_designs(holes, position, paper_split=paper_split),
+        background=plate_solver.AIR,
     )
     return check_operators(found, name)
 

@@ -47,12 +47,18 @@ def make_schedule(
       factors: see name.
 
     Raises:
-      UserError: an unknown name, a warm-up as long as the run, or boundaries that do not fit.
+      UserError: an unknown name, a warm-up as long as the run, or boundaries that do not fit, or
+        that the named shape does not have.
     """
     if warmup_steps and warmup_steps >= total_steps:
         raise UserError(
             f"optim.warmup_steps is {warmup_steps}, but the run has {total_steps} steps;"
             " give fewer of the former or more of the latter"
+        )
+    if name != "piecewise" and (boundaries or factors):
+        raise UserError(
+            f"optim.boundaries and optim.factors belong to the piecewise schedule, not to {name};"
+            " choose optim.schedule=piecewise, or leave them out"
         )
     rest = max(total_steps - warmup_steps, 1)
     if name == "constant":

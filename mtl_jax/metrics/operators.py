@@ -2,7 +2,9 @@
 
 The two relative errors differ and are named apart: `rel_l2_mean` is the mean over samples of
 ||prediction - solution|| / ||solution||, `rel_l2_global` the ratio of the norms over all samples
-together (Frobenius norms), in which samples with large solutions weigh more.
+together (Frobenius norms), in which samples with large solutions weigh more. Where a set has a
+`background` (the air around a heated body), the same two of solution - background stand beside
+them, under names that end in `_excess`: a background of the solution's size flatters the first two.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class OperatorError(NamedTuple):
       points: number of points inside.
       edge_error: sum of the squared errors at boundary points.
       edge_points: number of boundary points.
+      excess_ratios: like `ratios`, relative to solution - background; None without a background.
+      excess_norm: sum of the squares of solution - background inside; likewise.
     """
 
     samples: Array
@@ -38,11 +42,15 @@ class OperatorError(NamedTuple):
     points: Array
     edge_error: Array
     edge_points: Array
+    excess_ratios: Array | None = None
+    excess_norm: Array | None = None
 
     def compute(self) -> dict[str, float]:
-        """Returns `rel_l2_mean`, `rel_l2_global`, `rmse`, and `boundary_rmse` if there are points.
+        """Returns `rel_l2_mean`, `rel_l2_global`, `rmse`, and what else there is to say.
 
-        NaN where nothing was counted. The last two have the unit of the solution.
+        `boundary_rmse` where there are boundary points, `rel_l2_mean_excess` and
+        `rel_l2_global_excess` where there is a background. NaN where nothing was counted. The two
+        root mean squares have the unit of the solution.
         """
         out = {
             "rel_l2_mean": ratio(self.ratios, self.samples),
@@ -51,12 +59,21 @@ class OperatorError(NamedTuple):
         }
         if np.asarray(self.edge_points).sum():
             out["boundary_rmse"] = float(np.sqrt(ratio(self.edge_error, self.edge_points)))
+        if self.excess_ratios is not None:
+            out["rel_l2_mean_excess"] = ratio(self.excess_ratios, self.samples)
+            out["rel_l2_global_excess"] = float(np.sqrt(ratio(self.error, self.excess_norm)))
         return out
 
 
 def sample_norms(values: Array, inside: Array) -> Array:
-    """Returns the L2 norms [B] of values [B, N] over the points of a mask [B, N]."""
-    return jnp.sqrt(jnp.sum(jnp.square(jnp.where(inside, values, 0)), axis=1))
+    """Returns the L2 norms [B] of values [B, N] over the points of a mask [B, N].
+
+    Where values are 0 throughout, as the error of a perfect prediction, the gradient is 0 too.
+    """
+    squared = jnp.sum(jnp.square(jnp.where(inside, values, 0)), axis=1)
+    # The square root has no gradient at 0. NaN stays NaN.
+    zero = squared == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squared)))
 
 
 def relative_l2(prediction: Array, solution: Array, inside: Array) -> Array:
@@ -70,17 +87,18 @@ def relative_l2(prediction: Array, solution: Array, inside: Array) -> Array:
     Returns:
       [B]; for a solution that is 0 everywhere the error's norm over the smallest normal number.
     """
-    error = jnp.where(inside, prediction - solution, 0)
-    squared = jnp.sum(jnp.square(error), axis=1)
-    # The square root has no gradient at 0, where the prediction is perfect. NaN stays NaN.
-    perfect = squared == 0
-    norm = jnp.where(perfect, 0, jnp.sqrt(jnp.where(perfect, 1, squared)))
     tiny = jnp.finfo(solution.dtype).tiny
-    return norm / jnp.maximum(sample_norms(solution, inside), tiny)
+    error = sample_norms(prediction - solution, inside)
+    return error / jnp.maximum(sample_norms(solution, inside), tiny)
 
 
 def operator_error(
-    prediction: Array, solution: Array, inside: Array, edge: Array, weight: Array
+    prediction: Array,
+    solution: Array,
+    inside: Array,
+    edge: Array,
+    weight: Array,
+    background: float = 0.0,
 ) -> OperatorError:
     """Returns the sums of one batch.
 
@@ -90,11 +108,18 @@ def operator_error(
       inside: [B, N] bool.
       edge: [B, N] bool, the boundary points among those inside.
       weight: [B] bool or 0/1; samples of weight 0 are ignored, whatever they hold.
+      background: the errors relative to solution - background too; 0 for none.
     """
     counted = weight != 0
     use, border = inside & counted[:, None], edge & counted[:, None]
     squared = jnp.square(jnp.where(use, prediction - solution, 0))
     ratios = relative_l2(prediction, solution, use)
+    excess_ratios = excess_norm = None
+    if background:
+        excess = solution - background
+        against = relative_l2(prediction - background, excess, use)
+        excess_ratios = jnp.sum(jnp.where(counted, against, 0))
+        excess_norm = jnp.sum(jnp.square(jnp.where(use, excess, 0)))
     return OperatorError(
         samples=jnp.sum(counted, dtype=jnp.int32),
         ratios=jnp.sum(jnp.where(counted, ratios, 0)),
@@ -103,4 +128,6 @@ def operator_error(
         points=jnp.sum(use, dtype=jnp.int32),
         edge_error=jnp.sum(jnp.where(border, squared, 0)),
         edge_points=jnp.sum(border, dtype=jnp.int32),
+        excess_ratios=excess_ratios,
+        excess_norm=excess_norm,
     )

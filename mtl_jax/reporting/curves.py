@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,7 +173,51 @@ def _gradients(log: Log, folder: Path) -> Section | None:
         f" last quarter of the run the cosine is {np.nanmean(cosine.values[-last:]):.3f} and"
         f" {100 * np.nanmean(conflict.values[-last:]):.0f} % of the steps are in conflict."
     )
-    return Section("Conflict between tasks", text, [_figure(log, panels, folder / "conflict.png")])
+    shown = [_figure(log, panels, folder / "conflict.png")]
+    matrix = _matrices(log)
+    if matrix:
+        shown.append(draw_matrices(matrix, log.tasks, folder / "cosines.png"))
+        text += (
+            " The matrices are means over the first and over the last quarter of the run, of steps"
+            " in which both tasks had labels."
+        )
+    return Section("Conflict between tasks", text, shown)
+
+
+def _matrices(log: Log) -> dict[str, np.ndarray]:
+    """Cosines [T, T] of each pair over two parts of the run; empty where pairs were not logged."""
+    size = len(log.tasks)
+    first, last = np.full((2, size, size), np.nan)
+    for matrix in (first, last):
+        np.fill_diagonal(matrix, 1)
+    found = False
+    for a, b in itertools.combinations(range(size), 2):
+        series = log.series.get(f"cosine/{log.tasks[a]}/{log.tasks[b]}")
+        if series is not None:
+            found = True
+            quarter = max(1, len(series.values) // 4)
+            first[[a, b], [b, a]] = np.nanmean(series.values[:quarter])
+            last[[a, b], [b, a]] = np.nanmean(series.values[-quarter:])
+    return {"first quarter": first, "last quarter": last} if found else {}
+
+
+def draw_matrices(matrices: Mapping[str, np.ndarray], tasks: Sequence[str], path: Path) -> Path:
+    """Draws cosines [T, T] by title, with their values, on one scale from -1 to 1."""
+    names = [figures.pretty(task) for task in tasks]
+    with figures.canvas(path, 1, len(matrices), 3.1) as (figure, axes):
+        for ax, (title, values) in zip(axes[0], matrices.items(), strict=True):
+            ax.grid(False)
+            image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+            for (row, column), value in np.ndenumerate(values):
+                if np.isfinite(value):
+                    colour = "white" if abs(value) > 0.6 else "black"
+                    place = {"ha": "center", "va": "center"}
+                    ax.text(column, row, f"{value:.2f}", color=colour, fontsize=7, **place)
+            ax.set(title=title)
+            ax.set_xticks(range(len(names)), names, rotation=40, ha="right")
+            ax.set_yticks(range(len(names)), names)
+        figure.colorbar(image, ax=axes[0], label="cosine")
+    return path
 
 
 def _pairs(count: int) -> str:

@@ -79,6 +79,8 @@ def test_wrong_names_and_a_warm_up_as_long_as_the_run() -> None:
         make_optimizer("adamm", lambda _: 1.0, lambda _: 1.0, OWNERS)
     with pytest.raises(UserError, match="warmup_steps is 10, but the run has 10 steps"):
         make_schedule("cosine", 1.0, 10, warmup_steps=10)
+    with pytest.raises(UserError, match="belong to the piecewise schedule, not to cosine"):
+        make_schedule("cosine", 1.0, 10, boundaries=(3,), factors=(0.1,))
 
 
 def test_piecewise_changes_at_its_boundaries() -> None:

@@ -13,7 +13,7 @@ from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.systems.base import Data, System
 from mtl_jax.systems.mt_deeponet import normaliser
 from mtl_jax.systems.mt_deeponet.config import Config, DataConfig, ModelConfig
-from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack
+from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack, time_axes
 from mtl_jax.systems.mt_deeponet.model import Networks, make_system
 from mtl_jax.systems.mt_deeponet.networks import CNN, MLP, Trunk
 
@@ -29,7 +29,7 @@ def build(config: Config) -> tuple[System, Data]:
     if whole.pointwise and config.data.scale_solution == "point":
         raise UserError(
             "config.data.scale_solution is point, but the samples have query points of their own,"
-            " which no statistics belong to; choose global or none"
+            " which no statistics belong to; choose global, max or none"
         )
     if config.loss == "relative_l2":
         _check_solutions(whole)
@@ -49,7 +49,7 @@ def build(config: Config) -> tuple[System, Data]:
         stratified=stratified,
         points_per_step=config.data.points_per_step,
         image_masks=image_masks,
-        edges=boundary(whole.masks, whole.grid)[:, kept],
+        edges=boundary(whole.masks, whole.grid, time_axes(whole))[:, kept],
         shard=parallel.process_index(),
         shards=parallel.process_count(),
         devices=parallel.device_count(),
@@ -59,6 +59,7 @@ def build(config: Config) -> tuple[System, Data]:
         found,
         params=config.data.scale_params,
         solution=config.data.scale_solution,
+        coords=config.data.scale_coords,
         field_masks=field_masks,
     )
     system = make_system(
@@ -175,6 +176,7 @@ def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False)
         "last": model.branch_last,
         "norm": model.branch_norm,
         "rates": model.branch_dropout,
+        "init_std": model.init_std,
         "axis_name": parallel.AXIS,
     }
     branch = CNN(model.branch_channels, **dense) if model.branch == "cnn" else MLP(**dense)
@@ -184,6 +186,7 @@ def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False)
         model.trunk_activation,
         norm=model.trunk_norm,
         skip=model.trunk_skip,
+        init_std=model.init_std,
         axis_name=parallel.AXIS if pointwise else None,
     )
     return Networks(

@@ -9,7 +9,7 @@ from mtl_jax.config import ExperimentConfig
 from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.systems.mt_deeponet.losses import Loss
 from mtl_jax.systems.mt_deeponet.networks import ACTIVATIONS, Norm
-from mtl_jax.systems.mt_deeponet.normaliser import Scale
+from mtl_jax.systems.mt_deeponet.normaliser import CoordScale, ParamScale, SolutionScale
 
 # Sets that this project makes, and those that are read from files of the user's.
 GENERATED = ("fisher", "fisher/paper", "darcy", "plate", "plate/full")
@@ -51,10 +51,13 @@ class DataConfig:
     """cnn: show the branch the geometry's mask as a second channel."""
     mask_input: bool = True
     """Fields on the solution's own grid: hide what lies outside the geometry from the branch."""
-    scale_params: Scale = "none"
+    scale_params: ParamScale = "none"
     """Parameters as they are (none), or each to 0..1 over the training samples (point)."""
-    scale_solution: Scale = "point"
-    """Standardise the solution at every query point, divide it by one number (global), or none."""
+    scale_solution: SolutionScale = "point"
+    """Standardise the solution at every query point, divide it by one number (global: its root mean
+    square; max: its largest absolute value), or none."""
+    scale_coords: CoordScale = "box"
+    """Coordinates to -1..1 over their box, or as they are (none)."""
     path: str = ""
     """file: the .npz or .h5 file."""
     validation: float = 0.1
@@ -98,6 +101,9 @@ class ModelConfig:
     """Dense projections of the output two layers back are added from the third hidden layer on."""
     trunk_frequencies: int = 0
     """Fourier features of the coordinates: sin and cos of pi 2^k y, k below this."""
+    init_std: float = 0.0
+    """Initial kernels and biases are N(0, this^2); 0 for Glorot normal kernels and biases of
+    N(0, 0.01^2)."""
     latent: int = 300
     """p, the number of basis functions."""
     film: bool = False
@@ -166,8 +172,9 @@ def _check_model(model: ModelConfig) -> None:
             )
     if model.latent < 1:
         raise UserError(f"config.model.latent is {model.latent}; it must be 1 or more")
-    if model.branch_l2 < 0 or model.trunk_frequencies < 0:
-        raise UserError("config.model.branch_l2 and trunk_frequencies must be 0 or more")
+    for name in ("branch_l2", "trunk_frequencies", "init_std"):
+        if getattr(model, name) < 0:
+            raise UserError(f"config.model.{name} is {getattr(model, name)}; it must be 0 or more")
     if any(not 0 <= rate < 1 for rate in model.branch_dropout):
         found = " ".join(map(str, model.branch_dropout))
         raise UserError(f"config.model.branch_dropout is {found}; rates must be from 0 to below 1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -56,22 +56,37 @@ def unpack(values: np.ndarray, found: OperatorSet) -> np.ndarray:
     return whole
 
 
-def boundary(masks: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+def boundary(masks: np.ndarray, grid: tuple[int, ...], skip: Sequence[int] = ()) -> np.ndarray:
     """Returns which points [G, N] lie inside and have a neighbour outside, or none on the grid.
 
     Neighbours are those along the axes. Without a grid there is no boundary: all False.
+
+    Args:
+      masks: [G, N] bool.
+      grid: its shape, () for none.
+      skip: axes of the grid without a boundary: the first and the last time are none.
     """
     if not grid:
         return np.zeros_like(masks)
     inside = masks.reshape(-1, *grid)
     inner = inside.copy()
     for axis in range(1, inside.ndim):
+        if axis - 1 in skip:
+            continue
         pad = [(1, 1) if a == axis else (0, 0) for a in range(inside.ndim)]
         padded = np.pad(inside, pad)
         size = inside.shape[axis]
         for shift in (0, 2):
             inner &= np.take(padded, np.arange(shift, shift + size), axis)
     return (inside & ~inner).reshape(masks.shape)
+
+
+def time_axes(found: OperatorSet) -> tuple[int, ...]:
+    """Returns the axis of the grid along which the coordinate named t runs; () for none."""
+    if "t" not in found.coord_names or not found.grid or found.pointwise:
+        return ()
+    t = found.coords[:, found.coord_names.index("t")].reshape(found.grid)
+    return (int(np.argmax([np.ptp(t, axis=axis).max() for axis in range(t.ndim)])),)
 
 
 def operator_data(
@@ -133,7 +148,11 @@ def operator_data(
                     f" has {len(own)} for training; choose a batch of at most"
                     f" {num_tasks * min(map(len, members))}, or config.data.batches=mixed"
                 )
+    inside = found.masks[found.geometry]
+    values = np.where(inside, found.solutions, 0)
+    square = np.einsum("sn,sn->s", values, values, dtype=np.float64)
     resident: dict[str, Any] = {
+        "size": np.sqrt(square / inside.sum(1)).astype(np.float32),
         "params": found.params,
         "field": found.field,
         "solution": found.solutions,
@@ -168,7 +187,7 @@ def operator_data(
     def assemble(resident: Tree, host: Tree, keys: Array | None) -> Tree:
         del keys  # nothing is augmented
         index = host["index"]
-        names = ("params", "field", "solution", "task", "coords")
+        names = ("params", "field", "solution", "size", "task", "coords")
         batch = {name: resident[name][index] for name in names if name in resident}
         geometry = resident["geometry"][index]
         batch["inside"] = resident["masks"][geometry]

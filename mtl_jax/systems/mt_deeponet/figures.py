@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from mtl_jax.data.operators import OperatorSet
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.figures import COLOURS, MEAN, Section, pretty
-from mtl_jax.systems.mt_deeponet import normaliser
+from mtl_jax.systems.mt_deeponet import input_figures, normaliser
 from mtl_jax.systems.mt_deeponet.data import unpack
 
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ def report(run: Run, state: TrainState, figures_dir: Path) -> list[Section]:
     made = predictions(run, state, found, split)
     sections = [_errors_section(made, found, split, figures_dir)]
     sections.append(_fields_section(made, found, split, figures_dir))
+    if len(found.grid) == 3 and not found.pointwise:
+        sections.append(_cuts_section(made, found, split, figures_dir))
+    if 0 < found.params.shape[1] <= input_figures.PARAMETERS:
+        drawn = input_figures.parameters_section(found, made.sample, made.error, split, figures_dir)
+        sections.append(drawn)
+    if config.data.name == "darcy":
+        drawn = input_figures.geometries_section(found, config.data.geometry, figures_dir)
+        sections.append(drawn)
     if not found.pointwise and len(found.coord_names) == 2 and found.grid:
         sections.append(_basis_section(run, state, found, config, figures_dir))
     return sections
@@ -163,6 +171,56 @@ def draw_fields(
         for column, title in enumerate(("input", "solution", "prediction", "absolute error")):
             axes[0, column].set_title(title)
         figure.suptitle(pretty(name), x=0.01, ha="left", fontsize=9.5, weight="bold")
+    return path
+
+
+def _cuts_section(made: Predictions, found: OperatorSet, split: str, folder: Path) -> Section:
+    order = np.argsort(made.error, kind="stable")
+    n = int(order[len(order) // 2])
+    path = draw_cuts(made, found, n, folder / "cuts.png")
+    x, y, z = found.coord_names
+    task = pretty(found.task_names[found.task[made.sample[n]]])
+    return Section(
+        "Cuts through a volume",
+        f"The {split} sample of median error ({task}, {100 * made.error[n]:.2f} %): three cuts at"
+        f" constant {z}, one along {x} through the middle of {y}. Solution and prediction share one colour scale, the error has its own.",
+        [path],
+    )
+
+
+def draw_cuts(made: Predictions, found: OperatorSet, n: int, path: Path) -> Path:
+    """Draws solution, prediction and absolute error of volume `n` in four cuts."""
+    shape = found.grid
+    y = found.coords.reshape(*shape, 3)
+    axes_values = [y[:, 0, 0, 0], y[0, :, 0, 1], y[0, 0, :, 2]]
+    middle = shape[1] // 2
+    inside = ~np.isnan(made.truth[n].reshape(shape))
+    full = np.flatnonzero(inside.any((0, 1)))
+    levels = [int(full[int(share * (len(full) - 1))]) for share in (0.1, 0.5, 0.9)]
+    low, high = np.nanmin([made.truth[n], made.said[n]]), np.nanmax([made.truth[n], made.said[n]])
+    gap = np.abs(made.said[n] - made.truth[n])
+    rows = (
+        ("solution", made.truth[n], FIELD, low, high),
+        ("prediction", made.said[n], FIELD, low, high),
+        ("absolute error", gap, ERROR, 0, np.nanmax(gap)),
+    )
+    names = found.coord_names
+    with figures.canvas(path, 3, 4, 5.4) as (figure, axes):
+        for row, (word, values, colours, least, most) in enumerate(rows):
+            volume = values.reshape(shape)
+            style = {"cmap": colours, "vmin": least, "vmax": most, "shading": "nearest"}
+            for column, level in enumerate(levels):
+                ax = axes[row, column]
+                image = ax.pcolormesh(*axes_values[:2], volume[:, :, level].T, **style)
+                ax.set_title(f"{names[2]} = {axes_values[2][level]:.2f}", fontsize=8)
+            ax = axes[row, 3]
+            ax.pcolormesh(axes_values[0], axes_values[2], volume[:, middle].T, **style)
+            ax.set_title(f"{names[1]} = {axes_values[1][middle]:.2f}", fontsize=8)
+            axes[row, 0].set_ylabel(word)
+            figure.colorbar(image, ax=axes[row], aspect=12)
+        for ax in axes.flat:
+            ax.grid(False)
+            ax.set(xticks=[], yticks=[], aspect="equal")
     return path
 
 

@@ -69,12 +69,13 @@ def make_system(
 ) -> System:
     """Returns the system of one set of problems.
 
-    A batch has `params` [B, P], `field` [B, ...], `solution` [B, n] in its own unit, `inside`
-    [B, n] bool, `task` [B], `coords` [B, n, d] for query points of each sample's own, and
-    `image_mask`, like the field, where that is an image or has the layout of the query points. A
-    training batch also has `step` [B], the number of its step; one of evaluation, on all query
-    points and in no order, `edge` [B, n] bool and `mask` [B] (0 for rows of padding). For
-    `predict` there may be `query` [n, d], other points, which all samples share.
+    A batch has `params` [B, P], `field` [B, ...], `solution` [B, n] in its own unit, `size` [B],
+    the root mean square of that over all points inside, drawn or not, `inside` [B, n] bool, `task`
+    [B], `coords` [B, n, d] for query points of each sample's own, and `image_mask`, like the field,
+    where that is an image or has the layout of the query points. A training batch also has `step`
+    [B], the number of its step; one of evaluation, on all query points and in no order, `edge`
+    [B, n] bool and `mask` [B] (0 for rows of padding). For `predict` there may be `query` [n, d],
+    other points, which all samples share.
 
     Args:
       found: the set; its coordinates and masks become constants of the program.
@@ -192,9 +193,9 @@ def make_system(
             loss,
             product(params_t.get("film"), coefficients, basis),
             (part["solution"] - mean[None]) / std[None],
-            mean,
             std,
             part["inside"],
+            part["size"],
             weight,
             share * part["inside"].shape[1],
         )
@@ -217,7 +218,12 @@ def make_system(
         def of_task(t: Array) -> Tree:
             counted = real & (batch["task"] == t)
             return operator_error(
-                solution, batch["solution"], batch["inside"], batch["edge"], counted
+                solution,
+                batch["solution"],
+                batch["inside"],
+                batch["edge"],
+                counted,
+                found.background,
             )
 
         return unstack(jax.vmap(of_task)(jnp.arange(num_tasks)), found.task_names)

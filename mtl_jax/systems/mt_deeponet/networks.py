@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,21 @@ Activation = Callable[[Array], Array]
 LEAKY_SLOPE = 0.2  # Keras' "leaky_relu"; JAX's own default is 0.01
 NORM_EPS = 1e-3
 
-kernel_init = nn.initializers.glorot_normal()
-bias_init = nn.initializers.normal(0.01)
+
+def initializers(std: float) -> dict[str, Any]:
+    """Returns `kernel_init` and `bias_init`: both N(0, std^2), or the papers' if `std` is 0.
+
+    Those are Glorot normal kernels and N(0, 0.01^2) biases.
+    """
+    if std:
+        return {
+            "kernel_init": nn.initializers.normal(std),
+            "bias_init": nn.initializers.normal(std),
+        }
+    return {
+        "kernel_init": nn.initializers.glorot_normal(),
+        "bias_init": nn.initializers.normal(0.01),
+    }
 
 
 def leaky_relu(x: Array) -> Array:
@@ -73,6 +86,7 @@ class MLP(nn.Module):
       rates: dropout rate of each hidden layer; shorter for none in the rest.
       skip: whether hidden layer i >= 3 (counted from 1) adds a dense projection of the output two
         layers back (the heated plate's trunk).
+      init_std: of the initial values, see `initializers`.
       axis_name: of the devices, for batch statistics.
     """
 
@@ -82,6 +96,7 @@ class MLP(nn.Module):
     norm: Norm = "none"
     rates: Sequence[float] = ()
     skip: bool = False
+    init_std: float = 0.0
     axis_name: str | None = None
 
     @nn.compact
@@ -89,7 +104,7 @@ class MLP(nn.Module):
         """Maps x; `keys` [B] draw the dropout masks of a training pass."""
 
         def dense(width: int, name: str) -> nn.Dense:
-            return nn.Dense(width, kernel_init=kernel_init, bias_init=bias_init, name=name)
+            return nn.Dense(width, name=name, **initializers(self.init_std))
 
         outputs: list[Array] = []
         for i, width in enumerate(self.widths[:-1]):
@@ -124,6 +139,7 @@ class CNN(nn.Module):
       last: activation of the last layer.
       norm: of the hidden dense layers, see `MLP`.
       rates: dropout rates of the hidden dense layers.
+      init_std: of the initial values, see `initializers`.
       axis_name: of the devices, for batch statistics.
     """
 
@@ -133,13 +149,14 @@ class CNN(nn.Module):
     last: str = "linear"
     norm: Norm = "none"
     rates: Sequence[float] = ()
+    init_std: float = 0.0
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, keys: Array | None = None) -> Array:
         """Maps images; `keys` [B] draw the dropout masks of a training pass."""
         for i, channels in enumerate(self.channels):
-            conv = Conv(channels, 5, kernel_init=kernel_init, bias_init=bias_init, name=f"conv_{i}")
+            conv = Conv(channels, 5, name=f"conv_{i}", **initializers(self.init_std))
             x = average_pool(nn.relu(conv(x)))
         x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         dense = MLP(
@@ -148,6 +165,7 @@ class CNN(nn.Module):
             self.last,
             norm=self.norm,
             rates=self.rates,
+            init_std=self.init_std,
             axis_name=self.axis_name,
             name="dense",
         )

@@ -13,7 +13,9 @@ import numpy as np
 
 from mtl_jax.data.operators import OperatorSet
 
-Scale = Literal["point", "global", "none"]
+ParamScale = Literal["point", "none"]
+SolutionScale = Literal["point", "global", "max", "none"]
+CoordScale = Literal["box", "none"]
 Tree = Any
 
 # A point that hardly varies, against the one that varies most, would be divided by almost nothing.
@@ -23,8 +25,9 @@ MIN_STD = 1e-6
 def fit(
     found: OperatorSet,
     *,
-    params: Scale,
-    solution: Scale,
+    params: ParamScale,
+    solution: SolutionScale,
+    coords: CoordScale = "box",
     field_masks: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Fits the scales on the training split.
@@ -33,7 +36,9 @@ def fit(
       found: the set.
       params: "point" for each number by its smallest and largest value to 0..1, "none" as it is.
       solution: "point" for zero mean and unit variance at every query point, over the samples
-        whose geometry it lies in; "global" divides by one root mean square; "none".
+        whose geometry it lies in; "global" divides by one root mean square, "max" by the largest
+        absolute value; "none".
+      coords: "box" for -1..1 over the box of the training coordinates; "none".
       field_masks: [G, ...] masks in the layout of the fields; None where fields have another.
 
     Returns:
@@ -57,8 +62,12 @@ def fit(
         mean, std = np.zeros(1), np.ones(1)
         if solution == "global":
             std *= np.sqrt(np.square(u[inside], dtype=np.float64).mean()) or 1.0
+        elif solution == "max":
+            std *= np.abs(u[inside]).max() or 1.0
     y = found.coords[train][inside] if found.pointwise else found.coords
-    span = np.ptp(y, axis=0)
+    low_y, span = y.min(0), np.ptp(y, axis=0)
+    if coords == "none":  # -1 .. 1 is the box, and stays as it is
+        low_y, span = np.full_like(low_y, -1), np.full_like(span, 2)
     out = {
         "params_low": low,
         "params_range": np.where(width > 0, width, 1),
@@ -66,7 +75,7 @@ def fit(
         "field_std": field_std,
         "solution_mean": mean,
         "solution_std": std,
-        "coords_low": y.min(0),
+        "coords_low": low_y,
         "coords_range": np.where(span > 0, span, 1),
     }
     return {name: np.asarray(value, np.float32) for name, value in out.items()}
@@ -94,7 +103,7 @@ def inputs(scales: Tree, params: Any, field: Any) -> tuple[Any, Any]:
 
 
 def coordinates(scales: Tree, y: Any) -> Any:
-    """Returns coordinates [..., d] scaled to -1..1 over the box of the training coordinates."""
+    """Returns coordinates [..., d] as the trunk reads them: the box `fit` chose is -1..1."""
     lead = (1,) * (y.ndim - 1) + (-1,)
     low, span = scales["coords_low"].reshape(lead), scales["coords_range"].reshape(lead)
     return 2 * (y - low) / span - 1

@@ -8,9 +8,9 @@ import pytest
 from mtl_jax.errors import UserError
 from mtl_jax.metrics.base import accumulate, compute
 from mtl_jax.metrics.operators import operator_error, relative_l2
-from mtl_jax.systems.mt_deeponet import normaliser
+from mtl_jax.systems.mt_deeponet import losses, normaliser
 from mtl_jax.systems.mt_deeponet.builders import cut, only_tasks
-from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack
+from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack, time_axes
 from tests import operator_sets
 
 
@@ -21,6 +21,17 @@ def test_the_boundary_of_a_square_is_its_rim() -> None:
     rim[2:4, 3:6] = False
     np.testing.assert_array_equal(boundary(mask.reshape(1, -1), (6, 7))[0].reshape(6, 7), rim)
     assert not boundary(mask.reshape(1, -1), ()).any()
+
+
+def test_the_first_and_the_last_time_are_no_boundary() -> None:
+    found = operator_sets.families()._replace(coord_names=("t", "x"))
+    axes = time_axes(found)
+    assert axes == (0,)
+    ends = boundary(found.masks, found.grid, axes).reshape(found.grid)
+    assert ends[:, [0, -1]].all()
+    assert not ends[:, 1:-1].any()
+    assert time_axes(found._replace(coord_names=("y", "x"))) == ()
+    assert time_axes(found._replace(coord_names=("x", "t"))) == (1,)
 
 
 def test_packing_keeps_the_points_of_all_geometries() -> None:
@@ -35,7 +46,7 @@ def test_packing_keeps_the_points_of_all_geometries() -> None:
     assert len(everything) == len(kept)
 
 
-@pytest.mark.parametrize("solution", ["point", "global", "none"])
+@pytest.mark.parametrize("solution", ["point", "global", "max", "none"])
 def test_scales_come_from_training_samples_inside_their_masks(solution: str) -> None:
     found = operator_sets.geometries()
     scales = normaliser.fit(found, params="point", solution=solution)
@@ -54,6 +65,8 @@ def test_scales_come_from_training_samples_inside_their_masks(solution: str) -> 
         np.testing.assert_allclose(
             scales["solution_std"], np.sqrt(np.square(values[inside]).mean()), rtol=1e-5
         )
+    elif solution == "max":
+        np.testing.assert_allclose(scales["solution_std"], np.abs(values[inside]).max(), rtol=1e-6)
     else:
         assert (scales["solution_std"] == 1).all()
     other = found._replace(splits={**found.splits, "train": train[:3]})
@@ -67,6 +80,9 @@ def test_coordinates_fill_the_unit_box() -> None:
     y = np.asarray(normaliser.coordinates(scales, found.coords))
     np.testing.assert_allclose(y.min(0), -1)
     np.testing.assert_allclose(y.max(0), 1)
+    scales = normaliser.fit(found, params="none", solution="none", coords="none")
+    as_is = normaliser.coordinates(scales, found.coords)
+    np.testing.assert_allclose(as_is, found.coords, rtol=1e-6, atol=1e-6)
 
 
 def test_relative_errors_are_numpys_whatever_the_batches() -> None:
@@ -97,6 +113,21 @@ def test_relative_errors_are_numpys_whatever_the_batches() -> None:
     )
 
 
+def test_errors_relative_to_what_exceeds_a_background() -> None:
+    rng = np.random.default_rng(1)
+    rise, said = rng.normal(size=(2, 5, 9)).astype(np.float32)
+    inside = rng.random((5, 9)) < 0.7
+    none, weight = np.zeros((5, 9), bool), np.array([1, 1, 0, 1, 1])
+    bare = operator_error(said, rise, inside, none, weight)
+    assert not any(name.endswith("excess") for name in bare.compute())
+    above = operator_error(said + 4, rise + 4, inside, none, weight, background=4.0).compute()
+    want = bare.compute()
+    assert above["rel_l2_mean"] < 0.5 * want["rel_l2_mean"]
+    for name in ("rel_l2_mean", "rel_l2_global"):
+        np.testing.assert_allclose(above[f"{name}_excess"], want[name], rtol=1e-5)
+    np.testing.assert_allclose(above["rmse"], want["rmse"], rtol=1e-5)
+
+
 def test_a_perfect_prediction_has_a_gradient() -> None:
     import jax
 
@@ -104,6 +135,27 @@ def test_a_perfect_prediction_has_a_gradient() -> None:
     inside = np.ones((2, 3), bool)
     gradient = jax.grad(lambda p: relative_l2(p, u, inside).sum())(u)
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_a_loss_on_drawn_points_divides_by_the_whole_solution() -> None:
+    rng = np.random.default_rng(2)
+    whole, gap = rng.normal(size=(2, 4, 50)).astype(np.float32)
+    whole[0, :10] = 0  # nothing to divide by among the points drawn
+    inside = np.ones((4, 50), bool)
+    inside[1, :10] = False  # and no point inside among them
+    size = np.sqrt((whole**2 * inside).sum(1) / inside.sum(1))
+    std, weight = np.full(1, 2, np.float32), np.array([1, 1, 1, 0], np.float32)
+
+    def loss(points: slice) -> tuple[float, float]:
+        u = whole[:, points] / std
+        return losses.loss_sum(
+            "relative_l2", u + gap[:, points], u, std, inside[:, points], size, weight, 50.0
+        )
+
+    error = np.linalg.norm(2 * gap * inside, axis=1) / np.linalg.norm(whole * inside, axis=1)
+    np.testing.assert_allclose(loss(slice(None)), (error[:3].sum(), 3), rtol=1e-5)
+    few = np.sqrt(np.square(2 * gap[:, :10]).mean(1)) / size
+    np.testing.assert_allclose(loss(slice(10)), (few[0] + few[2], 2), rtol=1e-5)
 
 
 def test_cutting_takes_the_same_number_of_each_task() -> None:

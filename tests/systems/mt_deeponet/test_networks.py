@@ -36,6 +36,24 @@ def test_the_papers_networks_have_the_released_weights_size(
     assert _count(made.branch, jnp.ones(branch)) + _count(made.trunk, jnp.ones(trunk)) == parameters
 
 
+def test_the_papers_plate_has_the_numbers_of_the_released_weights() -> None:
+    config = configs.load("experiments/mt_deeponet/plate_paper.py")
+    made = make_networks(config.model, config.data)
+    pairs = ((made.branch, jnp.ones((2, 2))), (made.trunk, jnp.ones((2, 3))))
+    whole = [jax.eval_shape(net.init, jax.random.key(0), x) for net, x in pairs]
+    # About 241 thousand, batch moments included, is what the checkpoint holds.
+    assert round(sum(leaf.size for leaf in jax.tree.leaves(whole)), -3) == 241_000
+
+
+def test_initial_values_of_a_standard_deviation() -> None:
+    for net in (MLP((300, 200), init_std=0.1), CNN((8, 9), (300, 200), init_std=0.1)):
+        x = jnp.ones((1, 50) if isinstance(net, MLP) else (1, 8, 8, 20))
+        leaves = jax.tree.leaves(net.init(jax.random.key(0), x))
+        for leaf in leaves:
+            assert 0.05 < float(leaf.std()) < 0.15
+            assert abs(float(leaf.mean())) < 0.1
+
+
 def test_the_slope_of_the_leaky_relu() -> None:
     np.testing.assert_allclose(networks.leaky_relu(jnp.array([-1.0, 2.0])), [-0.2, 2.0])
 

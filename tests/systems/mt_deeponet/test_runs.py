@@ -87,6 +87,8 @@ def test_the_report_draws_every_kind_of_set(
     figures = {path.name for path in (tmp_path / "run" / "figures").glob("*.png")}
     assert {"errors.png", "fields_0.png", "fields_1.png"} <= figures
     assert ("basis.png" in figures) == (name in ("families", "geometries"))
+    assert ("cuts.png" in figures) == (name == "designs")
+    assert ("parameters.png" in figures) == (name != "geometries")
     assert "Errors of every sample" in page
 
 
