@@ -183,7 +183,8 @@ def _cuts_section(made: Predictions, found: OperatorSet, split: str, folder: Pat
     return Section(
         "Cuts through a volume",
         f"The {split} sample of median error ({task}, {100 * made.error[n]:.2f} %): three cuts at"
-        f" constant {z}, one along {x} through the middle of {y}. Solution and prediction share one colour scale, the error has its own.",
+        f" constant {z}, one along {x} through the middle of {y}. Solution and prediction share one"
+        " colour scale, the error has its own.",
         [path],
     )
 
