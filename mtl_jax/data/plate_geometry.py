@@ -11,6 +11,8 @@ physics: shape and constants are those that the authors' released network fits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 RADIUS = 2.0
@@ -37,15 +39,37 @@ def axes(grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     )
 
 
-def fold(x: np.ndarray, y: np.ndarray, holes: int) -> tuple[np.ndarray, np.ndarray]:
+def fold(x: Any, y: Any, holes: Any, xp: Any = np) -> tuple[Any, Any]:
     """Returns the points of the half-sector 0 <= angle <= pi / holes with the same temperature.
 
-    There a hole's axis is at angle 0: its centre is (position, 0).
+    There a hole's axis is at angle 0: its centre is (position, 0). `xp` may be jax.numpy.
     """
-    angle = np.mod(np.arctan2(y, x) - np.pi, 2 * np.pi / holes)
-    angle = np.minimum(angle, 2 * np.pi / holes - angle)
-    radius = np.hypot(x, y)
-    return radius * np.cos(angle), radius * np.sin(angle)
+    angle = xp.mod(xp.arctan2(y, x) - xp.pi, 2 * xp.pi / holes)
+    angle = xp.minimum(angle, 2 * xp.pi / holes - angle)
+    radius = xp.hypot(x, y)
+    return radius * xp.cos(angle), radius * xp.sin(angle)
+
+
+def around_hole(xp: Any, params: Any, y: Any) -> Any:
+    """Returns query points as seen from the nearest hole, lengths over the disc's radius.
+
+    In these coordinates designs of any number and position of holes have nearly the same
+    temperature around a hole, and all holes of a design exactly the same.
+
+    Args:
+      xp: numpy, or jax.numpy.
+      params: [B, 2] (holes, position).
+      y: [n, 3] points (x, y, z).
+
+    Returns:
+      [B, n, 5]: distance from the hole's axis in the direction of the plate's radius (signed) and
+      across it, distance from that axis, distance from the plate's axis, height z.
+    """
+    across, along = fold(y[None, :, 0], y[None, :, 1], params[:, 0, None], xp)
+    across = across - params[:, 1, None]
+    radius, height = xp.hypot(y[None, :, 0], y[None, :, 1]), y[None, :, 2]
+    parts = xp.broadcast_arrays(across, along, xp.hypot(across, along), radius, height)
+    return xp.stack(parts, axis=-1) / RADIUS
 
 
 def inside(x: np.ndarray, y: np.ndarray, z: np.ndarray, holes: int, position: float) -> np.ndarray:

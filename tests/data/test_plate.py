@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -111,6 +112,31 @@ def test_the_mask_has_the_volume_of_the_plate(holes, position):
 
 
 # Solver
+
+
+def test_all_holes_look_the_same_from_their_own_axis():
+    rng = np.random.default_rng(0)
+    y = rng.uniform((-2, -2, -0.25), (2, 2, 1), (500, 3))
+    params = np.array([[2.0, 0.9], [5.0, 1.3], [9.0, 1.6]])
+    seen = geometry.around_hole(np, params, y)
+    assert seen.shape == (3, 500, 5)
+    for row, (holes, position) in enumerate(params):
+        turn = 2 * np.pi / holes
+        c, s = np.cos(turn), np.sin(turn)
+        turned = np.stack([c * y[:, 0] - s * y[:, 1], s * y[:, 0] + c * y[:, 1], y[:, 2]], 1)
+        again = geometry.around_hole(np, params[row : row + 1], turned)[0]
+        np.testing.assert_allclose(again, seen[row], atol=1e-12)
+        centres = [
+            position * np.array([np.cos(np.pi + k * turn), np.sin(np.pi + k * turn)])
+            for k in range(int(holes))
+        ]
+        nearest = cKDTree(centres).query(y[:, :2])[0]
+        np.testing.assert_allclose(2 * seen[row, :, 2], nearest, atol=1e-12)
+        in_a_hole = nearest < geometry.HOLE_RADIUS - 1e-9
+        assert not (geometry.inside(*y.T, int(holes), position) & in_a_hole).any()
+    np.testing.assert_allclose(2 * seen[0, :, 3:], np.stack([np.hypot(*y[:, :2].T), y[:, 2]], 1))
+    on_device = geometry.around_hole(jnp, jnp.asarray(params), jnp.asarray(y))
+    np.testing.assert_allclose(on_device, seen, atol=2e-5)
 
 
 def annulus(inner, outer, angle, rings):

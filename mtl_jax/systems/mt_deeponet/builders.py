@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from mtl_jax.data import plate_geometry
 from mtl_jax.data.operators import OperatorSet
 from mtl_jax.engine import parallel
 from mtl_jax.errors import UserError, did_you_mean
@@ -180,6 +183,9 @@ def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False)
         "axis_name": parallel.AXIS,
     }
     branch = CNN(model.branch_channels, **dense) if model.branch == "cnn" else MLP(**dense)
+    warp = None
+    if model.trunk_coords == "hole":
+        warp = functools.partial(plate_geometry.around_hole, jnp)
     # Query points that all samples share are the same on every device: nothing to exchange.
     trunk = MLP(
         (*model.trunk_widths, model.latent),
@@ -187,7 +193,7 @@ def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False)
         norm=model.trunk_norm,
         skip=model.trunk_skip,
         init_std=model.init_std,
-        axis_name=parallel.AXIS if pointwise else None,
+        axis_name=parallel.AXIS if pointwise or warp is not None else None,
     )
     return Networks(
         branch,
@@ -196,6 +202,7 @@ def make_networks(model: ModelConfig, data: DataConfig, pointwise: bool = False)
         mask_channel=data.mask_channel,
         mask_input=data.mask_input,
         film=model.film,
+        warp=warp,
     )
 
 

@@ -99,6 +99,9 @@ class ModelConfig:
     which couples them."""
     trunk_skip: bool = False
     """Dense projections of the output two layers back are added from the third hidden layer on."""
+    trunk_coords: Literal["given", "hole"] = "given"
+    """given: the query points' own coordinates, one evaluation for the whole batch. hole: plate, as
+    seen from the nearest hole of each design, an evaluation for every sample (not the paper's)."""
     trunk_frequencies: int = 0
     """Fourier features of the coordinates: sin and cos of pi 2^k y, k below this."""
     init_std: float = 0.0
@@ -128,6 +131,12 @@ class Config(ExperimentConfig):
         super().check()
         _check_data(self.data)
         _check_model(self.model)
+        plates = ("plate", "plate/full", "mtdeeponet_plate")
+        if self.model.trunk_coords == "hole" and self.data.name not in plates:
+            raise UserError(
+                f"config.model.trunk_coords is hole, but {self.data.name} has no holes that its"
+                f" parameters describe; it is for {', '.join(plates)}"
+            )
 
 
 def _check_data(data: DataConfig) -> None:

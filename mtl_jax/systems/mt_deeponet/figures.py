@@ -282,8 +282,10 @@ def _draw_input(ax: Axes, found: OperatorSet, sample: int) -> None:
     if field.size:
         ax.plot(np.linspace(0, 1, field.size), field.ravel(), color=COLOURS[0], lw=1)
         ax.tick_params(labelsize=6)
-    else:
-        ax.axis("off")
+    else:  # only the numbers; the label of the row stays
+        ax.grid(False)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
     if found.params.shape[1]:
         numbers = "\n".join(f"{value:.3g}" for value in found.params[sample][:6])
         ax.text(0.03, 0.95, numbers, transform=ax.transAxes, va="top", fontsize=6.5)

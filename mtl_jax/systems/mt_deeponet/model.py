@@ -15,6 +15,7 @@ branch is evaluated once for all, and T cotangents go through it as well.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +45,8 @@ class Networks(NamedTuple):
       mask_input: whether a field in the layout of the query points is put to its mean outside
         the geometry.
       film: whether each task has a scale [p] of the products and a shift.
+      warp: `warp(params [B, P], y [n, d]) -> [B, n, d']`: coordinates as each sample's geometry
+        sees them, in place of scaled ones; then the trunk is evaluated for every sample.
     """
 
     branch: nn.Module
@@ -52,6 +55,7 @@ class Networks(NamedTuple):
     mask_channel: bool = True
     mask_input: bool = True
     film: bool = False
+    warp: Callable[[Array, Array], Array] | None = None
 
 
 def make_system(
@@ -118,6 +122,12 @@ def make_system(
             keys,
         )
 
+    def seen(scales: Tree, params: Array, y: Array) -> Array:
+        """Coordinates [n, d'] or [B, n, d'] as the trunk reads them."""
+        if networks.warp is not None:
+            return networks.warp(params, y)
+        return normaliser.coordinates(scales, y)
+
     def run_trunk(
         params: Tree, state: Tree, batch: Tree, index: Array | None, train: bool
     ) -> tuple[Array, Tree]:
@@ -127,7 +137,7 @@ def make_system(
             y = batch["coords"]
         elif index is not None:
             y = y[index]
-        y = normaliser.coordinates(state["constants"], y)
+        y = seen(state["constants"], batch["params"], y)
         return _apply(networks.trunk, params["trunk"], state["trunk"], y, train)
 
     def product(film: Tree, coefficients: Array, basis: Array) -> Array:
@@ -146,6 +156,7 @@ def make_system(
         constants = jax.tree.map(jnp.asarray, scales)
         x = branch_input(constants, jax.tree.map(lambda leaf: leaf[:2], batch))
         y = coords[:2] if coords is not None else batch["coords"][0, :2]
+        y = seen(constants, batch["params"][:2], y)
         branch = dict(networks.branch.init(branch_key, x))
         trunk = dict(networks.trunk.init(trunk_key, y))
         params = {"branch": branch.pop("params"), "trunk": trunk.pop("params")}

@@ -63,6 +63,24 @@ def first_batch(system: Any, data: Any, step: int = 0) -> tuple:
     return params, state, batch, keys
 
 
+def test_a_trunk_that_sees_each_design_from_its_holes(build: Any) -> None:
+    system, data = build("designs", data__name="plate", model__trunk_coords="hole")
+    params, state, batch, keys = first_batch(system, data)
+    z, _ = system.features(params, state, batch, keys, True)
+    samples, points = batch["solution"].shape
+    assert z["basis"].shape == (samples, points, 6)
+    whole = system.predict(params, state, batch)["solution"]
+    one = jax.tree.map(lambda leaf: leaf[2:3], batch)
+    np.testing.assert_allclose(
+        system.predict(params, state, one)["solution"][0], whole[2], rtol=1e-5, atol=1e-6
+    )
+    moved = {**batch, "params": batch["params"] + np.array([0, 0.1], np.float32)}
+    z_moved, _ = system.features(params, state, moved, keys, True)
+    assert float(jnp.abs(z_moved["basis"] - z["basis"]).max()) > 1e-3
+    with pytest.raises(UserError, match="fisher has no holes that its parameters describe"):
+        config_of("families", model__trunk_coords="hole").check()
+
+
 def _losses(system: Any, data: Any) -> np.ndarray:
     params, state, batch, keys = first_batch(system, data)
     z, _ = system.features(params, state, batch, keys, True)
