@@ -23,6 +23,18 @@ def test_the_sweep_shares_its_cells_with_the_study() -> None:
     assert (plain.method.flat.rho, plain.method.flat.adaptive) == (0.1, False)
 
 
+def test_the_gains_in_words() -> None:
+    names = ("linear_scalarization", "cagrad", "mgda")
+    rows = [
+        {"dataset": "multi_mnist", "method": method, "gain/last": gain}
+        for method, gain in zip(names, ((1, 0.5, 2), (0.5, -1, 2), (-2, -3, -1)), strict=True)
+    ]
+    words = fsmtl.in_words(rows)
+    assert "ahead in 2 of 3 rows" in words
+    assert "(the interval is above 0) in 1, and behind by more than chance in 1." in words
+    assert "Multi-MNIST -0.75 over the other methods, +1.00 for LS" in words
+
+
 def test_the_interval_is_that_of_paired_outcomes() -> None:
     rng = np.random.default_rng(0)
     erm = rng.random((3, 400, 2)) < 0.9

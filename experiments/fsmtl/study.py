@@ -202,7 +202,28 @@ def table(summary: dict[str, Any]) -> str:
         )
     counts = sorted({row["test_pairs"] for row in summary["rows"]})
     lines += ["", f"Test pairs: {', '.join(map(str, counts))}. Data: experiments/fsmtl/results/."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", in_words(summary["rows"])])
+
+
+def in_words(rows: list[dict[str, Any]]) -> str:
+    """What the gains of the last epoch say together, the control set against the rest."""
+    gains = [row["gain/last"] for row in rows]
+    parts = []
+    for dataset, name in DATASETS.items():
+        own = {row["method"]: row["gain/last"][0] for row in rows if row["dataset"] == dataset}
+        control = own.pop("linear_scalarization", None)
+        if own and control is not None:
+            mean = float(np.mean(list(own.values())))
+            parts.append(f"{name} {mean:+.2f} over the other methods, {control:+.2f} for LS")
+    text = (
+        f"In short: FS is ahead in {sum(gain > 0 for gain, _, _ in gains)} of {len(gains)} rows, by"
+        f" more than chance (the interval is above 0) in {sum(low > 0 for _, low, _ in gains)}, and"
+        f" behind by more than chance in {sum(high < 0 for _, _, high in gains)}."
+    )
+    if parts:
+        text += f" Mean gains: {'; '.join(parts)}."
+        text += " LS has no aggregator: its gain is the flat regions' own."
+    return text
 
 
 def cells(datasets: list[str], methods: list[str], seeds: range) -> Iterator[tuple]:
