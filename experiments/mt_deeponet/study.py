@@ -23,178 +23,36 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from experiments.mt_deeponet import darcy, darcy_transfer, fisher, plate3d
+from experiments.mt_deeponet import darcy_transfer, fisher, plate3d
+from experiments.mt_deeponet.study_cells import (
+    ABLATIONS,
+    AGGREGATORS,
+    CELLS,
+    FAMILIES,
+    PARTS,
+    RADIUS,
+    SAMPLES,
+    STARTS,
+    Cell,
+    sharing,
+)
 from mtl_jax import run as runs
-from mtl_jax.config import FlatConfig, OptimConfig
 from mtl_jax.data.pde.shapes import SOURCES, TARGETS
 from mtl_jax.engine import parallel
 from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.markdown import write_between
-from mtl_jax.systems.mt_deeponet.config import Config
 from mtl_jax.train import train
 
-PARTS = ("sharing", "ablation", "transfer", "samples", "aggregators", "optimisers", "plate")
-FAMILIES = ("kpp", "nws", "zfk")
-AGGREGATORS = {
-    "linear_scalarization": "LS",
-    "pcgrad": "PCGrad",
-    "cagrad": "CAGrad",
-    "upgrad": "UPGrad",
-}
-STARTS = {
-    "zero": "zero-shot",
-    "paper": "paper's set",
-    "head": "heads",
-    "full": "all",
-    "": "scratch",
-}
-SAMPLES = (20, 100, 600)
-RADIUS = 0.05
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- results:mt-deeponet:begin -->", "<!-- results:mt-deeponet:end -->"
-
-
-class Cell(NamedTuple):
-    """One training run.
-
-    Attributes:
-      name: of its folder.
-      config: what to train.
-      source: folder of the cell that it starts from, "" for none.
-      zero: only score the source network, do not train.
-    """
-
-    name: str
-    config: Config
-    source: str = ""
-    zero: bool = False
-
-
-def _quiet(config: Config, name: str, seed: int) -> Config:
-    settings = dataclasses.replace(config.train, report=False, log_every=500)
-    return dataclasses.replace(config, name=name, seed=seed, train=settings)
-
-
-def _alone(config: Config, tasks: int, data: Any) -> Config:
-    """The same experiment on one of its tasks: as many samples of it in a step."""
-    settings = dataclasses.replace(config.train, batch_size=config.train.batch_size // tasks)
-    return dataclasses.replace(config, data=data, train=settings)
-
-
-def sharing(seed: int) -> Iterator[Cell]:
-    """All tasks at once, and each alone."""
-    base = fisher.get_config()
-    yield Cell(name := f"fisher-all-{seed}", _quiet(base, name, seed))
-    for task in FAMILIES:
-        config = _alone(base, 3, dataclasses.replace(base.data, tasks=(task,)))
-        yield Cell(name := f"fisher-{task}-{seed}", _quiet(config, name, seed))
-    base = darcy.get_config()
-    yield Cell(name := f"darcy-all-{seed}", _quiet(base, name, seed))
-    for task in SOURCES:
-        config = _alone(base, 3, dataclasses.replace(base.data, geometry=(task,)))
-        yield Cell(name := f"darcy-{task}-{seed}", _quiet(config, name, seed))
-
-
-ABLATIONS = {
-    "no-channel": "no mask channel",
-    "open": "no mask channel, field shown outside",
-    "grid-mse": "the paper's loss (grid MSE)",
-}
-
-
-def ablation(seed: int) -> Iterator[Cell]:
-    """Darcy with one thing changed."""
-    base = darcy.get_config()
-    hidden = dataclasses.replace(base.data, mask_channel=False)
-    changed = {
-        "no-channel": dataclasses.replace(base, data=hidden),
-        "open": dataclasses.replace(base, data=dataclasses.replace(hidden, mask_input=False)),
-        "grid-mse": dataclasses.replace(base, loss="grid_mse"),
-    }
-    for word, config in changed.items():
-        yield Cell(name := f"darcy-{word}-{seed}", _quiet(config, name, seed))
-
-
-def _target(geometry: str, size: int, start: str, seed: int) -> Cell:
-    base = darcy_transfer.get_config()
-    name = f"to-{geometry}-{size}-{start or 'scratch'}-{seed}"
-    optim = base.optim
-    if start in ("paper", "head", "full"):
-        optim = dataclasses.replace(optim, trainable=start)
-    elif not start:  # from scratch a larger rate is better (measured once, as for the source)
-        optim = dataclasses.replace(optim, lr=1e-3)
-    config = dataclasses.replace(
-        base,
-        data=dataclasses.replace(base.data, geometry=(geometry,), train_size=size),
-        optim=optim,
-        train=dataclasses.replace(base.train, batch_size=min(size, 100)),
-    )
-    source = f"darcy-all-{seed}" if start else ""
-    return Cell(name, _quiet(config, name, seed), source, zero=start == "zero")
-
-
-def transfer(seed: int) -> Iterator[Cell]:
-    """100 samples of each target geometry."""
-    for geometry in TARGETS:
-        for start in STARTS:
-            yield _target(geometry, 100, start, seed)
-
-
-def samples(seed: int) -> Iterator[Cell]:
-    """The first two targets against the number of samples."""
-    for geometry in ("pentagon", "l_shape"):
-        for size in SAMPLES:
-            for start in STARTS:
-                yield _target(geometry, size, start, seed)
-
-
-def aggregators(seed: int) -> Iterator[Cell]:
-    """Fisher with aggregators, plain and around flat regions."""
-    base = fisher.get_config()
-    for method in AGGREGATORS:
-        for flat in (False, True):
-            name = f"fisher-{method}-{'fs' if flat else 'erm'}-{seed}"
-            regions = FlatConfig(combine="erm")
-            if flat:
-                regions = FlatConfig(rho=RADIUS, adaptive=False)
-            config = dataclasses.replace(
-                base,
-                method=dataclasses.replace(base.method, aggregator=method, flat=regions),
-                train=dataclasses.replace(base.train, steps=1000),
-            )
-            yield Cell(name, _quiet(config, name, seed))
-
-
-def optimisers(seed: int) -> Iterator[Cell]:
-    """Fisher with Adam, as many steps and the rate that was best for it."""
-    adam = OptimConfig(name="adam", lr=2e-3, schedule="cosine")
-    config = dataclasses.replace(fisher.get_config(), optim=adam)
-    yield Cell(name := f"fisher-adam-{seed}", _quiet(config, name, seed))
-
-
-def plate(seed: int) -> Iterator[Cell]:
-    """The heated plate as in its experiment."""
-    yield Cell(name := f"plate-all-{seed}", _quiet(plate3d.get_config(), name, seed))
-
-
-CELLS = {
-    "sharing": sharing,
-    "ablation": ablation,
-    "transfer": transfer,
-    "samples": samples,
-    "aggregators": aggregators,
-    "optimisers": optimisers,
-    "plate": plate,
-}
 
 
 def run_cell(root: Path, cell: Cell) -> None:
