@@ -34,7 +34,6 @@ from experiments.mt_deeponet.study_cells import (
     AGGREGATORS,
     CELLS,
     FAMILIES,
-    PARTS,
     RADIUS,
     SAMPLES,
     STARTS,
@@ -333,7 +332,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("python -m experiments.mt_deeponet.study")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", default=",".join(CELLS), help=f"of {', '.join(CELLS)}")
     parser.add_argument("--root", type=Path, default=Path("runs/study_mt_deeponet"))
     parser.add_argument("--table-only", action="store_true")
     args = parser.parse_args(argv)
@@ -341,8 +340,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--seeds is {args.seeds}; it must be 1 or more")
     chosen = args.parts.split(",")
     for name in chosen:
-        if name not in PARTS:
-            raise UserError(f"--parts: {name!r}; {did_you_mean(name, PARTS)}")
+        if name not in CELLS:
+            raise UserError(f"--parts: {name!r}; {did_you_mean(name, CELLS)}")
     if not args.table_only:
         todo = [cell for seed in range(args.seeds) for part in chosen for cell in CELLS[part](seed)]
         needed = {cell.source for cell in todo if cell.source} - {cell.name for cell in todo}

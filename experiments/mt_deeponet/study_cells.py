@@ -11,7 +11,6 @@ from mtl_jax.config import FlatConfig, OptimConfig
 from mtl_jax.data.pde.shapes import SOURCES, TARGETS
 from mtl_jax.systems.mt_deeponet.config import Config
 
-PARTS = ("sharing", "ablation", "transfer", "samples", "aggregators", "optimisers", "plate")
 FAMILIES = ("kpp", "nws", "zfk")
 AGGREGATORS = {
     "linear_scalarization": "LS",

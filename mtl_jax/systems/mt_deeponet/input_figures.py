@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +18,29 @@ GEOMETRIES = 6  # drawn one by one
 PARAMETERS = 4  # numbers that have a panel
 
 
-def meshes(geometries: Sequence[str]) -> list[TriangleMesh]:
-    """Returns the meshes that Darcy flow was solved on; polygons of the user's are meshed again."""
-    found = []
+def meshes(geometries: Sequence[str]) -> dict[str, TriangleMesh]:
+    """Returns the meshes that Darcy flow was solved on, by the names of the tasks.
+
+    Polygons of the user's are meshed again.
+    """
+    found = {}
     for geometry in geometries:
         if geometry in SHAPES:
-            found.append(load_mesh(geometry))
+            found[geometry] = load_mesh(geometry)
         else:
             shape = read_shape(geometry)
-            found.append(mesh_polygon(shape.outer, shape.holes, name=shape.name))
+            found[shape.name] = mesh_polygon(shape.outer, shape.holes, name=shape.name)
     return found
 
 
 def geometries_section(found: OperatorSet, geometries: Sequence[str], folder: Path) -> Section:
     """Draws the first sample's log K, the mask and the mesh of each geometry."""
-    shown = meshes(geometries[:GEOMETRIES])
+    # The set may hold some of the geometries only, in another order (`data.tasks`).
+    known = meshes(geometries)
+    tasks = [name for name in found.task_names if name in known][:GEOMETRIES]
+    shown = {name: known[name] for name in tasks}
     path = draw_geometries(found, shown, folder / "geometries.png")
-    sizes = ", ".join(
-        f"{pretty(name)} {len(mesh.triangles):,}"
-        for name, mesh in zip(found.task_names, shown, strict=False)
-    )
+    sizes = ", ".join(f"{pretty(name)} {len(mesh.triangles):,}" for name, mesh in shown.items())
     return Section(
         "What the branch reads",
         "log K of the first sample on the whole square, the geometry's mask on the grid of"
@@ -47,14 +50,14 @@ def geometries_section(found: OperatorSet, geometries: Sequence[str], folder: Pa
     )
 
 
-def draw_geometries(found: OperatorSet, meshes: Sequence[TriangleMesh], path: Path) -> Path:
-    """Draws a column a geometry: field, mask, mesh."""
+def draw_geometries(found: OperatorSet, meshes: Mapping[str, TriangleMesh], path: Path) -> Path:
+    """Draws a column a task, as far as there are meshes of it: field, mask, mesh."""
     low, high = found.coords.min(0), found.coords.max(0)
     extent = (low[0], high[0], low[1], high[1])
     columns = len(meshes)
     with figures.canvas(path, 3, columns, 3 * min(1.7, 7.2 / columns)) as (_, axes):
-        for t, mesh in enumerate(meshes):
-            sample = np.flatnonzero(found.task == t)[0]
+        for t, (name, mesh) in enumerate(meshes.items()):
+            sample = np.flatnonzero(found.task == found.task_names.index(name))[0]
             mask = found.masks[found.geometry[sample]].reshape(found.grid)
             style = {"origin": "lower", "extent": extent, "interpolation": "nearest"}
             axes[0, t].imshow(found.field[sample], cmap="cividis", **style)
@@ -62,7 +65,7 @@ def draw_geometries(found: OperatorSet, meshes: Sequence[TriangleMesh], path: Pa
             axes[2, t].triplot(
                 mesh.points[:, 0], mesh.points[:, 1], mesh.triangles, color=COLOURS[0], lw=0.15
             )
-            axes[0, t].set_title(pretty(found.task_names[t]))
+            axes[0, t].set_title(pretty(name))
         for row, name in enumerate(("log K", "mask", "mesh")):
             axes[row, 0].set_ylabel(name)
         for ax in axes.flat:

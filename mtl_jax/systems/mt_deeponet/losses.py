@@ -52,7 +52,9 @@ def loss_sum(
         points = jnp.sum(use, axis=1, dtype=jnp.float32)
         seen = points > 0
         error = sample_norms((prediction - solution) * std[None], use)
-        ratios = error / (jnp.sqrt(jnp.where(seen, points, 1)) * jnp.where(seen, size, 1))
+        # As in `metrics.operators.relative_l2`: no division by a solution that is 0 everywhere.
+        whole = jnp.maximum(size, jnp.finfo(error.dtype).tiny)
+        ratios = error / jnp.where(seen, jnp.sqrt(points) * whole, 1)
         return jnp.sum(ratios), jnp.sum(seen, dtype=jnp.float32)
     squared = jnp.square(jnp.where(use, prediction - solution, 0))
     if kind == "interior_mse":

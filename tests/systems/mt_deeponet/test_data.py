@@ -156,6 +156,8 @@ def test_a_loss_on_drawn_points_divides_by_the_whole_solution() -> None:
     np.testing.assert_allclose(loss(slice(None)), (error[:3].sum(), 3), rtol=1e-5)
     few = np.sqrt(np.square(2 * gap[:, :10]).mean(1)) / size
     np.testing.assert_allclose(loss(slice(10)), (few[0] + few[2], 2), rtol=1e-5)
+    size[2] = 0  # a solution that is 0 everywhere
+    assert np.isfinite(loss(slice(None))).all()
 
 
 def test_cutting_takes_the_same_number_of_each_task() -> None:
