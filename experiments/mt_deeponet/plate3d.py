@@ -3,7 +3,9 @@
 Paper: MT-DeepONet (arXiv 2408.02198), its 3-D problem; each number of holes is a task. 24 designs
 to train on, at positions 0.9, 1.2 and 1.6. Ours: LayerNorm in place of batch normalisation over
 query points (which couples them), Fourier features in the trunk, 8,192 points a step drawn from
-those inside a design, 50 x 50 x 32 points.
+those inside a design, 50 x 50 x 32 points. And what decides how well the network does between the
+three positions: no normalisation in the branch, which reads two numbers and has to be smooth in
+them. With LayerNorm there it fits the training designs as well and errs twice as much on others.
 
     make train EXPERIMENT=experiments/mt_deeponet/plate3d.py
 """
@@ -17,12 +19,13 @@ def get_config() -> Config:
     return Config(
         name="plate3d",
         data=DataConfig(
-            name="plate", scale_params="point", scale_solution="global", points_per_step=8192
+            name="plate", scale_params="point", scale_solution="standard", points_per_step=8192
         ),
         model=ModelConfig(
             branch_widths=(32, 64, 128, 128),
             branch_activation="swish",
             branch_last="selu",
+            branch_norm="none",
             trunk_widths=(32, 64, 64, 64, 128, 128, 128, 128, 128),
             trunk_activation="swish",
             trunk_norm="layer",

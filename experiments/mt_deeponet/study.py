@@ -10,7 +10,8 @@ folder of its own; a cell that is done is not run again, so the study may be int
   samples      the same against the number of target samples
   aggregators  Fisher, 1,000 steps: aggregators, plain and with flat regions
   optimisers   Fisher with Adam beside the experiment's Muon
-  plate        the heated plate, relative to the temperature and to what exceeds the air's
+  plate        the heated plate, relative to the temperature and to what exceeds the air's; the
+               same with LayerNorm in the branch
 
     make results-mt-deeponet                                     # hours on 2 cores
     make results-mt-deeponet ARGS="--parts sharing,transfer --seeds 1"
@@ -34,6 +35,7 @@ from experiments.mt_deeponet.study_cells import (
     AGGREGATORS,
     CELLS,
     FAMILIES,
+    PLATES,
     RADIUS,
     SAMPLES,
     STARTS,
@@ -221,19 +223,21 @@ def optimisers_table(root: Path, seeds: range) -> list[str]:
 
 def plate_table(root: Path, seeds: range) -> list[str]:
     """The heated plate."""
-    cells = _over_seeds(root, "plate-all", seeds)
-    if not cells:
-        return []
     names = ("rel_l2_mean", "rel_l2_global", "rel_l2_mean_excess", "rel_l2_global_excess")
-    row = [str(len(cells)), *(_percent(cells, name) for name in names)]
+    rows = []
+    for word, words in PLATES.items():
+        cells = _over_seeds(root, f"plate-{word}", seeds)
+        if cells:
+            own = [_percent(cells, name) for name in names]
+            rows.append([words, str(len(cells)), *own, f"{_mean(cells, 'seconds'):.0f}"])
     steps = plate3d.get_config().train.steps
     note = (
         f"**Heated plate.** 24 designs, {steps:,} steps; error on 24 designs between them, mean"
         " over the numbers of holes, in %: relative to the temperature T, and to its excess over"
         " the air's, which is 65 % of the highest T. Mean over designs, and the ratio of the norms."
     )
-    head = ["seeds", "T, mean", "T, global", "T - T_air, mean", "T - T_air, global"]
-    return [note, "", *_lines([*head, "seconds"], [[*row, f"{_mean(cells, 'seconds'):.0f}"]])]
+    head = ["T, mean", "T, global", "T - T_air, mean", "T - T_air, global"]
+    return [note, "", *_lines(["normalisation", "seeds", *head, "seconds"], rows)] if rows else []
 
 
 def draw_transfer(root: Path, seeds: range, path: Path) -> bool:

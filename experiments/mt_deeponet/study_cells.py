@@ -147,9 +147,18 @@ def optimisers(seed: int) -> Iterator[Cell]:
     yield Cell(name := f"fisher-adam-{seed}", _quiet(config, name, seed))
 
 
+PLATES = {
+    "all": "as in the experiment: none in the branch",
+    "layer": "LayerNorm in the branch",
+}
+
+
 def plate(seed: int) -> Iterator[Cell]:
-    """The heated plate as in its experiment."""
-    yield Cell(name := f"plate-all-{seed}", _quiet(plate3d.get_config(), name, seed))
+    """The heated plate as in its experiment, and with a branch that is less smooth."""
+    base = plate3d.get_config()
+    layer = dataclasses.replace(base, model=dataclasses.replace(base.model, branch_norm="layer"))
+    for word, config in (("all", base), ("layer", layer)):
+        yield Cell(name := f"plate-{word}-{seed}", _quiet(config, name, seed))
 
 
 CELLS = {

@@ -54,8 +54,9 @@ class DataConfig:
     scale_params: ParamScale = "none"
     """Parameters as they are (none), or each to 0..1 over the training samples (point)."""
     scale_solution: SolutionScale = "point"
-    """Standardise the solution at every query point, divide it by one number (global: its root mean
-    square; max: its largest absolute value), or none."""
+    """Standardise the solution at every query point (point) or by one mean and deviation of all
+    points (standard), divide it by one number (global: its root mean square; max: its largest
+    absolute value), or none."""
     scale_coords: CoordScale = "box"
     """Coordinates to -1..1 over their box, or as they are (none)."""
     path: str = ""

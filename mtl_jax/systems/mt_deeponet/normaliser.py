@@ -14,7 +14,7 @@ import numpy as np
 from mtl_jax.data.operators import OperatorSet
 
 ParamScale = Literal["point", "none"]
-SolutionScale = Literal["point", "global", "max", "none"]
+SolutionScale = Literal["point", "standard", "global", "max", "none"]
 CoordScale = Literal["box", "none"]
 Tree = Any
 
@@ -36,8 +36,8 @@ def fit(
       found: the set.
       params: "point" for each number by its smallest and largest value to 0..1, "none" as it is.
       solution: "point" for zero mean and unit variance at every query point, over the samples
-        whose geometry it lies in; "global" divides by one root mean square, "max" by the largest
-        absolute value; "none".
+        whose geometry it lies in; "standard" for the same over all points together; "global"
+        divides by one root mean square, "max" by the largest absolute value; "none".
       coords: "box" for -1..1 over the box of the training coordinates; "none".
       field_masks: [G, ...] masks in the layout of the fields; None where fields have another.
 
@@ -60,7 +60,10 @@ def fit(
         mean, std = _moments(u, inside)
     else:
         mean, std = np.zeros(1), np.ones(1)
-        if solution == "global":
+        if solution == "standard":
+            together = u[inside][:, None]
+            mean, std = _moments(together, np.ones(together.shape, bool))
+        elif solution == "global":
             std *= np.sqrt(np.square(u[inside], dtype=np.float64).mean()) or 1.0
         elif solution == "max":
             std *= np.abs(u[inside]).max() or 1.0

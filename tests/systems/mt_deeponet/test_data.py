@@ -46,7 +46,7 @@ def test_packing_keeps_the_points_of_all_geometries() -> None:
     assert len(everything) == len(kept)
 
 
-@pytest.mark.parametrize("solution", ["point", "global", "max", "none"])
+@pytest.mark.parametrize("solution", ["point", "standard", "global", "max", "none"])
 def test_scales_come_from_training_samples_inside_their_masks(solution: str) -> None:
     found = operator_sets.geometries()
     scales = normaliser.fit(found, params="point", solution=solution)
@@ -61,6 +61,15 @@ def test_scales_come_from_training_samples_inside_their_masks(solution: str) -> 
                 np.testing.assert_allclose(scales["solution_std"][n], own.std(), rtol=1e-4)
             else:
                 assert scales["solution_std"][n] == scales["solution_std"].max()
+    elif solution == "standard":
+        np.testing.assert_allclose(scales["solution_mean"], [values[inside].mean()], rtol=1e-5)
+        np.testing.assert_allclose(scales["solution_std"], [values[inside].std()], rtol=1e-5)
+        flat = normaliser.fit(
+            found._replace(solutions=np.full_like(found.solutions, 0.1)),
+            params="point",
+            solution=solution,
+        )
+        assert flat["solution_std"] == [1]  # Nothing varies: not divided by a rounding error.
     elif solution == "global":
         np.testing.assert_allclose(
             scales["solution_std"], np.sqrt(np.square(values[inside]).mean()), rtol=1e-5
