@@ -18,7 +18,7 @@ def get_config() -> Config:
     return Config(
         name="operator_file",
         data=DataConfig(
-            name="file", path="mine.npz", scale_params="point", scale_solution="global"
+            name="file", path="mine.npz", scale_params="point", scale_solution="standard"
         ),
         model=ModelConfig(latent=128),
         method=MethodConfig(
