@@ -1,6 +1,6 @@
 """All benchmarks of this device, and the README's table of all devices: `make bench`.
 
-    python -m benchmarks.run                       # short form, under five minutes on two cores
+    python -m benchmarks.run                       # short form, under ten minutes on two cores
     python -m benchmarks.run --full                # everything, most of an hour there
     python -m benchmarks.run --only solvers        # a part
     python -m benchmarks.run --table-only          # only write the README's table again
@@ -20,6 +20,8 @@ from typing import Any
 from benchmarks import (
     dispatch,
     models,
+    operator_step,
+    pde_solvers,
     solvers,
     task_grads,
     timing,
@@ -34,6 +36,8 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 BENCHMARKS: dict[str, Callable[[bool], list[dict[str, Any]]]] = {
     "train_step": train_step.run,
     "task_grads": task_grads.run,
+    "operator_step": operator_step.run,
+    "pde_solvers": pde_solvers.run,
     "solvers": solvers.run,
     "dispatch": dispatch.run,
 }
@@ -192,6 +196,37 @@ def deepxde_table(results: Sequence[Result]) -> str:
     return table(columns, lines)
 
 
+def operator_step_table(results: Sequence[Result]) -> str:
+    """Times of whole steps of operator networks, and how near LS comes to a matrix product."""
+    lines = []
+    for result in results:
+        for key, group in _groups(result["rows"], "network", "tasks", "batch", "points").items():
+            network, *sizes = key
+            by = {row["method"]: row for row in group}
+            over = [f"{_number(by[m]['median_ms'])} ({by[m]['over_ls']:.2f})" for m in by]
+            ls = by["ls"]
+            lines.append(
+                [label(result["environment"]), operator_step.NETWORKS[network].title, *sizes]
+                + [_number(ls["median_ms"]), *over[1:]]
+                + [_number(ls["points_per_second"] / 1e6), _number(ls["gflop_per_second"])]
+                + [f"{ls['of_product']:.2f}"]
+            )
+    columns = ["device", "network", "T", "batch", "points", *train_step.NAMES.values()]
+    return table([*columns, "10^6 points/s, LS", "GFLOP/s, LS", "of a product's"], lines)
+
+
+def pde_solvers_table(results: Sequence[Result]) -> str:
+    """Solved problems a minute, and another library's time for its part."""
+    lines = [
+        [label(result["environment"]), row["problem"], row["part"].replace("_", " and ")]
+        + [row["solver"].replace("mtl_jax", "this package"), f"{row['per_minute']:,}"]
+        + [f"{row['over_ours']:.2f}"]
+        for result in results
+        for row in result["rows"]
+    ]
+    return table(["device", "problem", "part", "program", "a minute", "time over ours"], lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
     "train_step": (
         "The whole training step, host batch to new parameters, in ms; in brackets the ratio to LS"
@@ -222,6 +257,17 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
         " Last, the time over that of this package's same computation (above 1 this"
         " package is faster).",
         deepxde_table,
+    ),
+    "operator_step": (
+        "The whole training step of MT-DeepONet's networks on random samples of the experiments'"
+        " shapes, in ms, in brackets the ratio to LS of the same run; and the share of the FLOP/s"
+        f" of a product of two {operator_step.SIZE} x {operator_step.SIZE} matrices.",
+        operator_step_table,
+    ),
+    "pde_solvers": (
+        "Solved problems: a sample of a set as it is made, and the part of it that a library of"
+        " finite elements would do.",
+        pde_solvers_table,
     ),
     "solvers": (
         "Weights of an aggregator from its T x T Gram matrix in float32, and the relative error of"

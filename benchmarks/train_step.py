@@ -10,7 +10,7 @@ task's gradient, FS-CAGrad two of them: `floor` counts passes as `benchmarks.tas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from mtl_jax.engine.optim import make_optimizer
 from mtl_jax.engine.step import init_state, make_train_step
 from mtl_jax.errors import Parser, run_command
 from mtl_jax.methods.base import Method
+from mtl_jax.systems.base import Data, System
 
 # Which passes a method needs, for its floor.
 METHODS = {"ls": "sum", "cagrad": "first", "fs_cagrad": "fs"}
@@ -49,8 +50,7 @@ class Stepper:
       step: the compiled step.
     """
 
-    def __init__(self, model: str, num_tasks: int, batch_size: int, method: Method, backend: Any):
-        system, data = models.build(model, num_tasks, batch_size)
+    def __init__(self, system: System, data: Data, method: Method, backend: Any = "pmap"):
         schedule = optax.constant_schedule(1e-3)
 
         def make_tx(params: Any, owners: Any) -> optax.GradientTransformation:
@@ -72,6 +72,52 @@ class Stepper:
         return self._state, metrics
 
 
+def compare(
+    about: Mapping[str, Any],
+    system: System,
+    data: Data,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    backends: Sequence[str] = ("pmap",),
+    beside: Mapping[str, Callable[[], Any]] | None = None,
+    rounds: int = 5,
+    seconds: float = 2.0,
+) -> tuple[list[dict[str, Any]], dict[Any, timing.Timing]]:
+    """Times methods and backends in turns; returns a row each, and all timings.
+
+    `over_ls` is the ratio to the LS step of the first backend and of the same turns.
+
+    Args:
+      about: the first fields of every row; `batch` among them.
+      system: the model.
+      data: its data.
+      methods: of `METHODS`.
+      backends: of `parallel.DataParallel`.
+      beside: more calls to time in the same turns, by name.
+      rounds: see `timing.in_turns`.
+      seconds: likewise.
+    """
+    keys = [(method, backend) for backend in backends for method in methods]
+    steppers = {key: Stepper(system, data, make_method(key[0]), key[1]) for key in keys}
+    calls: dict[Any, Callable[[], Any]] = {**steppers, **(beside or {})}
+    times: dict[Any, timing.Timing] = dict(timing.paired(calls, rounds=rounds, seconds=seconds))
+    base = times.get(("ls", backends[0]))
+    rows = []
+    for (method, backend), stepper in steppers.items():
+        taken = times[method, backend]
+        row: dict[str, Any] = {
+            **about, "method": method, "backend": backend, **taken.fields(),
+            "examples_per_second": round(1e3 * about["batch"] / taken.median_ms, 1),
+        }  # fmt: skip
+        if base is not None:
+            row["over_ls"] = round(taken.over(base), 4)
+        row["compile_seconds"] = round(stepper.step.compile_seconds, 2)
+        row["temp_mb"] = round(stepper.step.temp_bytes() / 2**20, 1)
+        row["gflop"] = round(stepper.step.flops() / 1e9, 3)
+        rows.append(row)
+    return rows, times
+
+
 def measure(
     model: str,
     num_tasks: int,
@@ -82,35 +128,21 @@ def measure(
     rounds: int = 5,
     seconds: float = 2.0,
 ) -> list[dict[str, Any]]:
-    """Times methods and backends in turns; one row each, with the fields of `COLUMNS`.
-
-    `over_ls` is the ratio to the LS step of the first backend and of the same turns.
-    """
+    """Times methods and backends on a model; one row each, with the fields of `COLUMNS`."""
     batch_size = batch_size or models.default_batch(model)
     parallel.check_batch_size(batch_size)
-    keys = [(method, backend) for backend in backends for method in methods]
-    steppers = {
-        key: Stepper(model, num_tasks, batch_size, make_method(key[0]), key[1]) for key in keys
-    }
-    calls: dict[Any, Callable[[], Any]] = dict(steppers)
-    times = timing.paired(calls, rounds=rounds, seconds=seconds)
-    base = times.get(("ls", backends[0]))  # type: ignore[arg-type]
-    rows = []
-    for (method, backend), stepper in steppers.items():
-        taken = times[method, backend]  # type: ignore[index]
-        row: dict[str, Any] = {
-            "model": model, "tasks": num_tasks, "batch": batch_size,
-            "method": method, "backend": backend, **taken.fields(),
-            "examples_per_second": round(1e3 * batch_size / taken.median_ms, 1),
-        }  # fmt: skip
-        if base is not None:
-            over, least = taken.over(base), floor(METHODS[method], num_tasks)
-            row |= {"over_ls": round(over, 4), "floor": round(least, 4)}
-            row["over_floor"] = round(over / least, 4)
-        row["compile_seconds"] = round(stepper.step.compile_seconds, 2)
-        row["temp_mb"] = round(stepper.step.temp_bytes() / 2**20, 1)
-        row["gflop"] = round(stepper.step.flops() / 1e9, 3)
-        rows.append(row)
+    rows, _ = compare(
+        {"model": model, "tasks": num_tasks, "batch": batch_size},
+        *models.build(model, num_tasks, batch_size),
+        methods=methods,
+        backends=backends,
+        rounds=rounds,
+        seconds=seconds,
+    )
+    for row in rows:
+        if "over_ls" in row:
+            least = floor(METHODS[row["method"]], num_tasks)
+            row |= {"floor": round(least, 4), "over_floor": round(row["over_ls"] / least, 4)}
     return rows
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import models, timing
 from benchmarks.timing import Sample, Timing
 from benchmarks.train_step import Stepper, make_method
 from mtl_jax.errors import Parser, UserError, run_command
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
     if args.steps < 1 or args.rounds < 1:
         raise UserError(f"--steps {args.steps} and --rounds {args.rounds} must be 1 or more")
     environment = timing.environment()
-    stepper = Stepper("resnet18", 2, BATCH, make_method("fs_cagrad"), "pmap")
+    stepper = Stepper(*models.build("resnet18", 2, BATCH), make_method("fs_cagrad"))
     mine = timing.timer(stepper)
     ours: list[Sample] = []
     others: list[Sample] = []

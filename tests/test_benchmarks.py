@@ -17,6 +17,7 @@ import pytest
 from benchmarks import (
     dispatch,
     models,
+    operator_step,
     references,
     run,
     side_deeponet,
@@ -130,8 +131,24 @@ def test_train_step_trains_every_method() -> None:
     assert rows[0]["over_ls"] == 1
 
 
+def test_a_step_of_an_operator_network_is_timed_beside_a_product() -> None:
+    rows = operator_step.measure("1d_drawn", 2, size=64, **QUICK)
+    assert [row["method"] for row in rows] == list(train_step.METHODS)
+    for row in rows:
+        points = row["batch"] * row["points"]
+        assert row["points_per_second"] == pytest.approx(1e3 * points / row["median_ms"], rel=1e-2)
+        assert ("of_product" in row) == (row["method"] == "ls")
+    assert set(operator_step.COLUMNS) <= set(rows[0])
+    # Products of a trunk point, of a branch's sample, and of both; backward twice as many.
+    network, points = operator_step.NETWORKS["1d_drawn"], 256
+    forward = 2 * (points * 71_424 + network.batch * (63_488 + points * 300))
+    counted = 1e6 * rows[0]["gflop_per_second"] * rows[0]["median_ms"]
+    assert 2.7 * forward < counted < 3.3 * forward
+
+
 def test_a_stepper_steps() -> None:
-    stepper = train_step.Stepper("mlp", 2, 8, train_step.make_method("fs_cagrad"), "pmap")
+    parts = models.build("mlp", 2, 8)
+    stepper = train_step.Stepper(*parts, train_step.make_method("fs_cagrad"))
     first, second = stepper(), stepper()
     assert int(second[0].step) == 2
     assert np.isfinite(np.asarray(first[1]["losses"])).all()

@@ -86,7 +86,7 @@ class ModelConfig:
     branch_last: str = "linear"
     """Activation of the branch's output."""
     branch_norm: Norm = "layer"
-    """After each hidden dense layer of the branch: layer, batch (over samples) or none, which is best
+    """After each hidden dense layer of the branch: layer, batch (over samples), or none, the best
     where the branch reads only a few numbers and has to be smooth in them (`plate3d.py`)."""
     branch_dropout: tuple[float, ...] = ()
     """Dropout rates of the branch's hidden dense layers."""
