@@ -106,6 +106,30 @@ def test_operator_tables_come_from_cells(tmp_path: Path) -> None:
     assert not operators.draw_sharing(tmp_path, range(2), tmp_path / "s.png")
 
 
+def test_operator_cells_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    assert operators.in_words(tmp_path, range(2)) == ""
+    for name, errors in {
+        "darcy-all": (0.04, 0.04),
+        "darcy-disc": (0.05, 0.06),
+        "darcy-square": (0.02, 0.08),  # Better on the mean, not in every seed.
+        "to-pentagon-100-full": (0.1, 0.2),
+        "to-pentagon-100-scratch": (0.2, 0.4),
+        "to-l_shape-100-full": (0.3, 0.3),
+        "to-l_shape-100-scratch": (0.2,),
+    }.items():
+        for seed, error in enumerate(errors):
+            scores = {f"best/test/{task}/rel_l2_mean": error for task in operators.SOURCES}
+            folder = tmp_path / f"{name}-{seed}"
+            folder.mkdir()
+            cell = {"scores": {**scores, "best/test/rel_l2_mean": error}}
+            (folder / "cell.json").write_text(json.dumps(cell))
+    said = operators.in_words(tmp_path, range(2))
+    assert "on 1 of 2 tasks" in said
+    assert "training all of the source network from 100 samples errs 0.50 to 1.50 times" in said
+    assert "in every seed on 1 of 2 targets" in said
+    assert "heads" not in said
+
+
 def test_operator_figures_are_drawn_from_cells(tmp_path: Path) -> None:
     names = [f"darcy-{word}-0" for word in ("all", *operators.SOURCES)]
     names += [
