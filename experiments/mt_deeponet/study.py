@@ -323,7 +323,7 @@ def in_words(root: Path, seeds: range) -> str:
             f"one network for all tasks errs less than one for each, in every seed, on {less} of"
             f" {many} tasks"
         )
-    for start in ("full", "paper", "head"):
+    for start, words in (("full", "all"), ("paper", "the paper's set"), ("head", "the heads")):
         ratios = {}
         for geometry in TARGETS:
             name = f"to-{geometry}-100"
@@ -334,7 +334,7 @@ def in_words(root: Path, seeds: range) -> str:
             ahead = [geometry for geometry, own in ratios.items() if max(own) < 1]
             means = [float(np.mean(own)) for own in ratios.values()]
             said.append(
-                f"training {STARTS[start]} of the source network from 100 samples errs"
+                f"training {words} of the source network from 100 samples errs"
                 f" {min(means):.2f} to {max(means):.2f} times as much as from scratch, less in"
                 f" every seed on {len(ahead)} of {len(ratios)} targets"
             )
