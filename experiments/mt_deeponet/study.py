@@ -243,25 +243,30 @@ def plate_table(root: Path, seeds: range) -> list[str]:
 def draw_transfer(root: Path, seeds: range, path: Path) -> bool:
     """Draws the error against the number of target samples; False where there are no two sizes.
 
-    A dot is a seed, a line the mean over seeds.
+    A dot is a run; a line joins those of a seed, so that it compares what is comparable.
     """
-    shown: dict[str, dict[str, dict[int, list[float]]]] = {}
+    shown: dict[str, dict[str, list[dict[int, float]]]] = {}
     for geometry in ("pentagon", "l_shape"):
         for start in STARTS:
-            for size in SAMPLES:
-                cells = _over_seeds(root, f"to-{geometry}-{size}-{start or 'scratch'}", seeds)
-                errors = [100 * cell["scores"]["best/test/rel_l2_mean"] for cell in cells]
+            for seed in seeds:
+                errors = {}
+                for size in SAMPLES:
+                    cell = read_cell(root, f"to-{geometry}-{size}-{start or 'scratch'}-{seed}")
+                    if cell is not None:
+                        errors[size] = 100 * cell["scores"]["best/test/rel_l2_mean"]
                 if errors:
-                    shown.setdefault(geometry, {}).setdefault(start, {})[size] = errors
-    if not any(len(sizes) > 1 for starts in shown.values() for sizes in starts.values()):
+                    shown.setdefault(geometry, {}).setdefault(start, []).append(errors)
+    lines = [line for starts in shown.values() for own in starts.values() for line in own]
+    if not any(len(line) > 1 for line in lines):
         return False
     with figures.canvas(path, 1, len(shown), 2.9) as (_, axes):
         for ax, (geometry, starts) in zip(axes[0], shown.items(), strict=True):
-            for colour, (start, sizes) in zip(figures.COLOURS, starts.items(), strict=False):
-                means = [float(np.mean(errors)) for errors in sizes.values()]
-                ax.plot(list(sizes), means, "-", color=colour, label=STARTS[start])
-                for size, errors in sizes.items():
-                    ax.plot([size] * len(errors), errors, "o", color=colour, ms=3)
+            for colour, (start, own) in zip(figures.COLOURS, starts.items(), strict=False):
+                for k, errors in enumerate(own):
+                    label = None if k else STARTS[start]
+                    ax.plot(
+                        *zip(*errors.items(), strict=True), "o-", color=colour, ms=3, label=label
+                    )
             figures.finish(
                 ax, figures.pretty(geometry), "relative L2 error, %", "target samples", log=True
             )
@@ -302,6 +307,7 @@ def draw_sharing(root: Path, seeds: range, path: Path) -> bool:
                 for place, errors in zip(places, values, strict=True):
                     ax.plot([place] * len(errors), errors, "o", color=figures.MEAN, ms=3)
             ax.set(title=problem, ylabel="relative L2 error, %")
+            ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # Room for the legend.
             ax.set_xticks(range(len(rows)), [row[0] for row in rows])
         figures.legend(axes[0, -1])
     return True
