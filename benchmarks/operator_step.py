@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.train_step import compare
 from experiments.mt_deeponet import darcy, fisher
-from mtl_jax.errors import Parser, run_command
+from mtl_jax.errors import run_command
 from mtl_jax.systems.mt_deeponet import builders
 from mtl_jax.systems.mt_deeponet.config import Config
 
@@ -148,12 +148,7 @@ def run(full: bool = False) -> list[dict[str, Any]]:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = Parser("python -m benchmarks.operator_step")
-    parser.add_argument("--full", action="store_true", help="more tasks, and for longer")
-    args = parser.parse_args(argv)
-    timing.without_compile_cache()
-    before = timing.environment()
-    print(f"written: {timing.write('operator_step', run(args.full), before, full=args.full)}")
+    timing.command("operator_step", run, argv, "more tasks, and for longer")
 
 
 if __name__ == "__main__":

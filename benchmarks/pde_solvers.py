@@ -23,7 +23,7 @@ from benchmarks import timing
 from mtl_jax.data.pde import fisher
 from mtl_jax.data.pde.darcy import Darcy, Elements, log_fields
 from mtl_jax.data.pde.shapes import SHAPES, SOURCES
-from mtl_jax.errors import Parser, run_command
+from mtl_jax.errors import run_command
 
 COLUMNS = ("problem", "part", "solver", "per_minute", "median_ms", "cpu_ms", "over_ours")
 SAMPLES = 20  # Of a Darcy call.
@@ -121,11 +121,7 @@ def run(full: bool = False, rounds: int = 5, seconds: float = 1.0) -> list[dict[
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = Parser("python -m benchmarks.pde_solvers")
-    parser.add_argument("--full", action="store_true", help="every geometry")
-    args = parser.parse_args(argv)
-    before = timing.environment()
-    print(f"written: {timing.write('pde_solvers', run(args.full), before, full=args.full)}")
+    timing.command("pde_solvers", run, argv, "every geometry")
 
 
 if __name__ == "__main__":

@@ -203,11 +203,11 @@ def operator_step_table(results: Sequence[Result]) -> str:
         for key, group in _groups(result["rows"], "network", "tasks", "batch", "points").items():
             network, *sizes = key
             by = {row["method"]: row for row in group}
-            over = [f"{_number(by[m]['median_ms'])} ({by[m]['over_ls']:.2f})" for m in by]
-            ls = by["ls"]
+            ls = by.pop("ls")
+            over = [f"{_number(row['median_ms'])} ({row['over_ls']:.2f})" for row in by.values()]
             lines.append(
                 [label(result["environment"]), operator_step.NETWORKS[network].title, *sizes]
-                + [_number(ls["median_ms"]), *over[1:]]
+                + [_number(ls["median_ms"]), *over]
                 + [_number(ls["points_per_second"] / 1e6), _number(ls["gflop_per_second"])]
                 + [f"{ls['of_product']:.2f}"]
             )

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.references import REFERENCES
-from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
+from mtl_jax.errors import UserError, did_you_mean, run_command
 from mtl_jax.layers.platform import cpu_compiler_options
 from mtl_jax.methods.aligned_mtl import alignment
 from mtl_jax.methods.cagrad import cagrad_weights
@@ -120,12 +120,7 @@ def run(full: bool = False, solvers: Sequence[str] = ()) -> list[dict[str, Any]]
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = Parser("python -m benchmarks.solvers")
-    parser.add_argument("--full", action="store_true", help="T = 2 .. 128")
-    args = parser.parse_args(argv)
-    timing.without_compile_cache()
-    before = timing.environment()
-    print(f"written: {timing.write('solvers', run(args.full), before, full=args.full)}")
+    timing.command("solvers", run, argv, "T = 2 .. 128")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import jax
 
 from mtl_jax.engine import parallel
 from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
+from mtl_jax.errors import Parser
 
 RESULTS = Path(__file__).parent / "results"
 Sample = tuple[float, float]
@@ -184,6 +185,25 @@ def write(
     }
     write_json_atomic(path, value)
     return path
+
+
+def command(
+    name: str, run: Callable[[bool], Sequence[Mapping[str, Any]]], argv: list[str], full: str
+) -> None:
+    """The command of a benchmark with a short and a full form: runs it and writes its file.
+
+    Args:
+      name: of the module in `benchmarks`, and of the file.
+      run: `run(full)` prints and returns the rows.
+      argv: arguments of the command line.
+      full: what `--full` adds, for `--help`.
+    """
+    parser = Parser(f"python -m benchmarks.{name}")
+    parser.add_argument("--full", action="store_true", help=full)
+    args = parser.parse_args(argv)
+    without_compile_cache()
+    before = environment()
+    print(f"written: {write(name, run(args.full), before, full=args.full)}")
 
 
 def read_results() -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from mtl_jax.config import FlatConfig, MethodConfig
 from mtl_jax.engine import parallel
 from mtl_jax.engine.optim import make_optimizer
 from mtl_jax.engine.step import init_state, make_train_step
-from mtl_jax.errors import Parser, run_command
+from mtl_jax.errors import run_command
 from mtl_jax.methods.base import Method
 from mtl_jax.systems.base import Data, System
 
@@ -164,12 +164,7 @@ def run(full: bool = False) -> list[dict[str, Any]]:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = Parser("python -m benchmarks.train_step")
-    parser.add_argument("--full", action="store_true", help="ten tasks and every backend too")
-    args = parser.parse_args(argv)
-    timing.without_compile_cache()
-    before = timing.environment()
-    print(f"written: {timing.write('train_step', run(args.full), before, full=args.full)}")
+    timing.command("train_step", run, argv, "ten tasks and every backend too")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from experiments.mt_deeponet.study_cells import (
     STARTS,
     Cell,
     sharing,
+    target_name,
 )
 from mtl_jax import run as runs
 from mtl_jax.data.pde.shapes import SOURCES, TARGETS
@@ -158,7 +159,7 @@ def _transfer_rows(
     for geometry in geometries:
         for size in sizes:
             own = {
-                start: _over_seeds(root, f"to-{geometry}-{size}-{start or 'scratch'}", seeds)
+                start: _over_seeds(root, target_name(geometry, size, start), seeds)
                 for start in STARTS
             }
             if any(own.values()):
@@ -251,7 +252,7 @@ def draw_transfer(root: Path, seeds: range, path: Path) -> bool:
             for seed in seeds:
                 errors = {}
                 for size in SAMPLES:
-                    cell = read_cell(root, f"to-{geometry}-{size}-{start or 'scratch'}-{seed}")
+                    cell = read_cell(root, f"{target_name(geometry, size, start)}-{seed}")
                     if cell is not None:
                         errors[size] = 100 * cell["scores"]["best/test/rel_l2_mean"]
                 if errors:
@@ -332,10 +333,10 @@ def in_words(root: Path, seeds: range) -> str:
     for start, words in (("full", "all"), ("paper", "the paper's set"), ("head", "the heads")):
         ratios = {}
         for geometry in TARGETS:
-            name = f"to-{geometry}-100"
-            pairs = _paired(root, seeds, f"{name}-{start}", "rel_l2_mean", f"{name}-scratch")
+            tuned, scratch = (target_name(geometry, 100, how) for how in (start, ""))
+            pairs = _paired(root, seeds, tuned, "rel_l2_mean", scratch)
             if pairs:
-                ratios[geometry] = [tuned / scratch for tuned, scratch in pairs]
+                ratios[geometry] = [own / other for own, other in pairs]
         if ratios:
             ahead = [geometry for geometry, own in ratios.items() if max(own) < 1]
             means = [float(np.mean(own)) for own in ratios.values()]

@@ -90,9 +90,14 @@ def ablation(seed: int) -> Iterator[Cell]:
         yield Cell(name := f"darcy-{word}-{seed}", _quiet(config, name, seed))
 
 
+def target_name(geometry: str, size: int, start: str) -> str:
+    """Name, without the seed, of the cells that go to a geometry with `size` samples."""
+    return f"to-{geometry}-{size}-{start or 'scratch'}"
+
+
 def _target(geometry: str, size: int, start: str, seed: int) -> Cell:
     base = darcy_transfer.get_config()
-    name = f"to-{geometry}-{size}-{start or 'scratch'}-{seed}"
+    name = f"{target_name(geometry, size, start)}-{seed}"
     optim = base.optim
     if start in ("paper", "head", "full"):
         optim = dataclasses.replace(optim, trainable=start)

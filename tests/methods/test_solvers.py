@@ -21,10 +21,10 @@ DTYPES = ("float32", "float64")
 C = 0.4
 # Excess over the optimum, beside the larger of the optimum and 0.1.
 EXCESS = {"float32": 1e-6, "float64": 1e-9}
-# Error of a direction, beside the larger of its length and 0.3 times the sum of |w_i g_i|, by the
-# weights found or by the best: two tasks of three may cancel in two ways, one of small terms, and
-# rounding decides, by machine, which is found. A singular Gram matrix knows lengths only to the
-# root of its rounding error.
+# Error of a direction, beside the larger of its length and 0.3 times the sum of |w_i g_i|. A
+# singular Gram matrix knows lengths only to the root of its rounding error. There tasks may also
+# cancel in two ways, one of small terms, and rounding decides, by machine, which is found: the sum
+# is the larger of both.
 DIRECTION = {"float32": 1e-5, "float64": 1e-9}
 SINGULAR_DIRECTION = {"float32": 1e-3, "float64": 1e-7}
 SINGULAR = ("half_rank", "near_duplicates", "zero_min_norm", "more_tasks_than_parameters")
@@ -86,7 +86,8 @@ def _check(
 ) -> None:
     """The directions agree; of several optimal weights another may have been found."""
     norms = np.linalg.norm(jacobian, axis=1)
-    terms = max(np.abs(weights) @ norms for weights in (found, best))
+    weights = (found, best) if family in SINGULAR else (best,)
+    terms = max(np.abs(w) @ norms for w in weights)
     length = max(np.linalg.norm(jacobian.T @ best), 0.3 * terms)
     error = np.linalg.norm(jacobian.T @ (found - best)) / length
     bound = (SINGULAR_DIRECTION if family in SINGULAR else DIRECTION)[dtype]

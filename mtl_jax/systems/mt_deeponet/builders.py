@@ -32,7 +32,7 @@ def build(config: Config) -> tuple[System, Data]:
     if whole.pointwise and config.data.scale_solution == "point":
         raise UserError(
             "config.data.scale_solution is point, but the samples have query points of their own,"
-            " which no statistics belong to; choose global, max or none"
+            " which no statistics belong to; choose standard, global, max or none"
         )
     if config.loss == "relative_l2":
         _check_solutions(whole)
