@@ -95,6 +95,27 @@ class MethodConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TableConfig:
+    """How embedding tables are trained (`mtl_jax.engine.tables`), for systems that have them."""
+
+    rule: Literal["dense", "row_adagrad", "lazy_adam", "sgd"] = "dense"
+    """dense: by the optimiser of everything else; the others update the rows that a batch touches,
+    at a cost that does not depend on how many there are."""
+    lr: float | None = None
+    """Peak learning rate of the rows, on the schedule of the others; None for theirs."""
+    initial: float = 0.0
+    """row_adagrad: first value of the accumulators."""
+    l2: float = 0.0
+    """L2 regularisation of the touched rows."""
+    min_rows: int = 20_000
+    """Tables with fewer rows are trained densely, which is quicker."""
+    capacity: int = 0
+    """Most distinct ids of a table in a batch; 0 for as many as there are ids."""
+    backend: Literal["replicated", "sharded"] = "replicated"
+    """Whether each device has whole tables, or its share of the rows."""
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """The optimiser (`mtl_jax.engine.optim`)."""
 
@@ -127,6 +148,8 @@ class OptimConfig:
     trainable: str = "all"
     """Which parameters are trained: all, globs on their paths with commas between them
     (branch/dense_2/*), or a preset of the system's; the others stay as they are."""
+    tables: TableConfig = TableConfig()
+    """Embedding tables."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,13 +220,17 @@ class ExperimentConfig:
                 raise UserError(f"config.{path} is {value}; it must be a finite number")
         positive = {"train.batch_size", "train.microbatches", "train.log_every", "train.keep_last"}
         positive |= {"train.steps_per_call"}
-        positive |= {"optim.lr", "optim.step_every", "optim.step_factor"}
+        positive |= {"optim.lr", "optim.tables.lr", "optim.step_every", "optim.step_factor"}
         non_negative = {"train.epochs", "train.steps", "train.eval_every", "seed"}
         non_negative |= {
             "optim.warmup_steps",
             "optim.clip_norm",
             "optim.weight_decay",
             "optim.heads_lr",
+            "optim.tables.l2",
+            "optim.tables.initial",
+            "optim.tables.min_rows",
+            "optim.tables.capacity",
         }
         flat = flatten(self)
         for path in sorted(positive | non_negative):
@@ -325,8 +352,13 @@ def _rebuild(kind: type[T], values: Any, path: str) -> T:
         if dataclasses.is_dataclass(hint):
             out[name] = _rebuild(typing.cast(type, hint), value, f"{path}.{name}")
         else:
-            out[name] = tuple(value) if isinstance(value, list) else value
+            out[name] = _tuples(value)
     return kind(**out)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where configs have tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def system_module(name: str) -> types.ModuleType:

@@ -167,7 +167,7 @@ def _example_counts(run: runs.Run) -> dict[str, int]:
 
 def _surface(run: runs.Run, state: TrainState, step: int, folder: Path) -> Section:
     split = "validation" if "validation" in run.data.splits else run.data.splits[0]
-    params, model_state = parallel.to_host((state.params, state.model_state))
+    params, model_state = parallel.to_host(run.export((state.params, state.model_state)))
     found = landscape.measure(run.system, run.data, params, model_state, split=split)
     point = f"the parameters of step {step:,}, the last checkpoint"
     path = folder / "loss_surface.png"

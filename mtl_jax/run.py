@@ -15,12 +15,20 @@ import numpy as np
 import optax
 
 from mtl_jax.config import ExperimentConfig, from_dict, system_module
-from mtl_jax.engine import parallel
+from mtl_jax.engine import parallel, tables
 from mtl_jax.engine.checkpoint import Checkpoints
 from mtl_jax.engine.optim import free_tree, make_optimizer, make_schedule, path_name
+from mtl_jax.engine.row_rules import make_row_rule
 from mtl_jax.engine.runfolder import read_json
 from mtl_jax.engine.state import TrainState
-from mtl_jax.engine.step import init_state, make_eval_step, make_train_step, repeat
+from mtl_jax.engine.step import (
+    init_shapes,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    repeat,
+)
+from mtl_jax.engine.tables import Tables
 from mtl_jax.errors import UserError
 from mtl_jax.metrics.base import accumulate, compute
 from mtl_jax.systems.base import Data, System
@@ -39,6 +47,7 @@ class Run(NamedTuple):
       init: `init() -> TrainState` before the first step, on the host.
       train_step: the compiled training step.
       eval_step: the compiled evaluation step.
+      tables: those that are updated row by row; None for none.
     """
 
     config: ExperimentConfig
@@ -48,6 +57,15 @@ class Run(NamedTuple):
     init: Any
     train_step: parallel.DataParallel
     eval_step: parallel.DataParallel
+    tables: Tables | None = None
+
+    def place(self, state: Tree) -> Tree:
+        """Places a state, or a part of one, on the devices. Never use the source again."""
+        return tables.place(self.tables, state)
+
+    def export(self, state: Tree) -> Tree:
+        """Returns a placed state, or a part of one, with whole tables, as checkpoints hold it."""
+        return tables.export(self.tables, state)
 
 
 def build(config: ExperimentConfig) -> Run:
@@ -58,13 +76,13 @@ def build(config: ExperimentConfig) -> Run:
     method = config.method.make()
     free = _free(config)
     total_steps = config.train.steps or config.train.epochs * data.steps_per_epoch
-    state, tx = init_state(
-        system,
-        data,
-        method,
-        lambda params, owners: _optimizer(config, owners, free(params), total_steps),
-        config.seed,
-    )
+    plan = _tables(config, system, data, total_steps)
+
+    def make_tx(params: Tree, owners: Tree) -> optax.GradientTransformation:
+        dense = tables.cut(plan, owners), tables.cut(plan, free(params))
+        return _optimizer(config, *dense, total_steps, clips=plan is None)
+
+    state, tx = init_state(system, data, method, make_tx, config.seed, tables=plan)
     data = data._replace(resident=parallel.replicate(data.resident))
     step = make_train_step(
         system,
@@ -75,19 +93,55 @@ def build(config: ExperimentConfig) -> Run:
         strategy=config.method.strategy,
         microbatches=config.train.microbatches,
         free=free(state.params),
+        tables=plan,
     )
     count = config.train.steps_per_call
     _check_call(config, total_steps, data.steps_per_epoch)
     if count > 1:
         step = repeat(step, count)
+    score, backend = make_eval_step(system, data, plan), config.train.backend
+    dealt = tables.is_dealt(plan)
     return Run(
         config,
         system,
         data,
         total_steps,
         lambda: state,
-        parallel.DataParallel(step, config.train.backend),
-        parallel.DataParallel(make_eval_step(system, data), config.train.backend, donate=False),
+        parallel.DataParallel(step, backend, is_dealt=dealt),
+        parallel.DataParallel(score, backend, donate=False, is_dealt=dealt),
+        plan,
+    )
+
+
+def _tables(
+    config: ExperimentConfig, system: System, data: Data, total_steps: int
+) -> Tables | None:
+    """Returns which tables are updated row by row, and how; None for none."""
+    optim, settings = config.optim, config.optim.tables
+    if settings.rule == "dense":
+        return None
+    if system.table_ids is None:
+        raise UserError(
+            f"config.optim.tables.rule is {settings.rule}, but {config.system} has no embedding"
+            " tables; choose dense"
+        )
+    peak = optim.lr if settings.lr is None else settings.lr
+    rule = make_row_rule(
+        settings.rule,
+        _schedule(config, peak, total_steps),
+        initial=settings.initial,
+        b1=optim.b1,
+        b2=optim.b2,
+        l2=settings.l2,
+    )
+    return tables.plan(
+        system,
+        *init_shapes(system, data),
+        rule,
+        min_rows=settings.min_rows,
+        capacity=settings.capacity,
+        backend=settings.backend,
+        clip_norm=optim.clip_norm,
     )
 
 
@@ -114,30 +168,31 @@ def _free(config: ExperimentConfig) -> Callable[[Tree], Tree]:
     return lambda params: free_tree(params, presets.get(named, named), tuple(presets))
 
 
+def _schedule(config: ExperimentConfig, peak: float, total_steps: int) -> optax.Schedule:
+    optim = config.optim
+    return make_schedule(
+        optim.schedule,
+        peak,
+        total_steps,
+        warmup_steps=optim.warmup_steps,
+        step_every=optim.step_every,
+        step_factor=optim.step_factor,
+        boundaries=optim.boundaries,
+        factors=optim.factors,
+    )
+
+
 def _optimizer(
-    config: ExperimentConfig, owners: Tree, free: Tree, total_steps: int
+    config: ExperimentConfig, owners: Tree, free: Tree, total_steps: int, *, clips: bool
 ) -> optax.GradientTransformation:
     optim = config.optim
-
-    def schedule(peak: float) -> optax.Schedule:
-        return make_schedule(
-            optim.schedule,
-            peak,
-            total_steps,
-            warmup_steps=optim.warmup_steps,
-            step_every=optim.step_every,
-            step_factor=optim.step_factor,
-            boundaries=optim.boundaries,
-            factors=optim.factors,
-        )
-
     heads_lr = optim.lr if optim.heads_lr is None else optim.heads_lr
     return make_optimizer(
         optim.name,
-        schedule(optim.lr),
-        schedule(heads_lr),
+        _schedule(config, optim.lr, total_steps),
+        _schedule(config, heads_lr, total_steps),
         owners,
-        clip_norm=optim.clip_norm,
+        clip_norm=optim.clip_norm if clips else 0.0,
         weight_decay=optim.weight_decay,
         b1=optim.b1,
         b2=optim.b2,
@@ -159,7 +214,7 @@ def warm_start(run: Run, state: TrainState, log: Callable[[str], None] = print) 
         raise UserError(f"config.init_from is {folder}, which is no run folder: no config.json")
     source = open_run(folder)
     found, step = restore(source, folder, "best", log=log)
-    params, model_state = parallel.to_host((found.params, found.model_state))
+    params, model_state = parallel.to_host(source.export((found.params, found.model_state)))
     mend = "give the model and the inputs of that run"
     _check_same_shapes(folder, params, state.params, mend)
     if run.config.init_constants == "own" and "constants" in state.model_state:
@@ -200,7 +255,7 @@ def restore(
         found = saved.restore(run.init(), step)
     if found is None:
         raise UserError(f"no checkpoint in {workdir} yet; train it first, or look for another one")
-    return parallel.replicate(found.state), found.step
+    return run.place(found.state), found.step
 
 
 def evaluate(run: Run, state: TrainState, split: str) -> tuple[dict[str, float], Mapping[str, Any]]:
@@ -221,6 +276,21 @@ def evaluate(run: Run, state: TrainState, split: str) -> tuple[dict[str, float],
     return with_task_means(compute(total), run.system.task_names), total
 
 
+def final_scores(run: Run, state: TrainState, split: str) -> dict[str, float]:
+    """Scores a state on a split, exactly where `evaluate` has to be content with sums.
+
+    A system's module may offer `scores(run, state, split) -> {name: value}` from all predictions
+    at once. They take the place of those of `evaluate`; with several processes there are none.
+    """
+    values, _ = evaluate(run, state, split)
+    module = system_module(run.config.system)
+    if not hasattr(module, "scores") or parallel.process_count() > 1:
+        return values
+    tasks = run.system.task_names
+    own = {name: value for name, value in values.items() if name.partition("/")[0] in tasks}
+    return with_task_means({**own, **module.scores(run, state, split)}, tasks)
+
+
 def predictions(
     run: Run, state: TrainState, split: str
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
@@ -237,10 +307,16 @@ def predictions(
         return batch, predict(params, model_state, batch)
 
     compiled = jax.jit(step)
+    params = state.params if tables.is_dealt(run.tables) is None else _whole(run, state)
     for host in run.data.eval_batches(split):
-        both = parallel.to_host(compiled(state.params, state.model_state, run.data.resident, host))
+        both = parallel.to_host(compiled(params, state.model_state, run.data.resident, host))
         rows = np.flatnonzero(both[0]["mask"])
         yield jax.tree.map(lambda leaf, rows=rows: leaf[rows], both)
+
+
+def _whole(run: Run, state: TrainState) -> Tree:
+    """The parameters with whole tables on every device."""
+    return parallel.replicate(run.export(state.params))
 
 
 def metric_names(run: Run, split: str) -> list[str]:

@@ -21,7 +21,7 @@ from mtl_jax import config as configs
 from mtl_jax import flags
 from mtl_jax import run as runs
 from mtl_jax.data.loader import prefetch
-from mtl_jax.engine import parallel, runfolder
+from mtl_jax.engine import parallel, runfolder, tables
 from mtl_jax.engine.checkpoint import Checkpoints
 from mtl_jax.engine.profiler import StepTimer, Trace
 from mtl_jax.engine.state import TrainState
@@ -53,6 +53,8 @@ MAY_CHANGE = {
     "train.profile",
     "train.tensorboard",
     "train.report",
+    "optim.tables.backend",
+    "optim.tables.capacity",
 }
 
 
@@ -97,7 +99,7 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
             )
         if restored is None and config.init_from:
             state = runs.warm_start(run, state, log)
-        state = parallel.replicate(state)
+        state = run.place(state)
         _write_config(config, folder)
         writers = closing.enter_context(
             Writers(folder, settings.tensorboard, resume_step=start if restored else None)
@@ -134,6 +136,8 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
                     one = (
                         {name: leaf[k] for name, leaf in metrics.items()} if count > 1 else metrics
                     )
+                    if run.tables is not None:
+                        tables.check_capacity(run.tables, one["table_rows"], first + k)
                     _check_finite(one["losses"], tasks, first + k, checkpoints)
                     window.append(one)
 
@@ -142,7 +146,7 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
                 values, _ = runs.evaluate(run, state, "validation")
                 scores = {f"validation/{name}": value for name, value in values.items()}
                 writers.write(now, scores, kind="eval")
-                checkpoints.save(now, state, scores)
+                checkpoints.save(now, run.export(state), scores)
 
         if start < run.total_steps:
             with timer.compile():
@@ -176,7 +180,7 @@ def train(config: configs.ExperimentConfig, workdir: Path) -> dict[str, float]:
         for which in ("best", "last"):
             chosen, at = runs.restore(run, folder, which, log=log)
             for split in run.data.splits:
-                values, _ = runs.evaluate(run, chosen, split)
+                values = runs.final_scores(run, chosen, split)
                 final.update({f"{which}/{split}/{name}": value for name, value in values.items()})
             final[f"{which}/step"] = at
         if parallel.process_index() == 0:

@@ -43,7 +43,8 @@ def in_words(hint: Any, value: Any = None) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(in_words(one, value) for one in inside)
     if origin is tuple:
-        return f"a tuple of {'' if _open(hint) else f'{len(inside)} '}{_MANY[inside[0]]}"
+        count = "" if _open(hint) else f"{len(inside)} "
+        return f"a tuple of {count}{_MANY.get(inside[0], 'tuples')}"
     if hint is type(None):
         return "None"
     kind = origin or hint
@@ -63,7 +64,8 @@ def text_problem(words: Sequence[str], hint: Any) -> str | None:
         if right_number and all(_readable(word, inside[0]) for word in words):
             return None
         count = "one or more" if _open(hint) else str(len(inside))
-        return f"is {' '.join(words) or 'empty'}; it must be {count} {_MANY[inside[0]]}"
+        found, kind = " ".join(words) or "empty", _MANY.get(inside[0], "words")
+        return f"is {found}; it must be {count} {kind}"
     if not words:
         return f"has no value; it must be {in_words(hint)}"
     if len(words) > 1:

@@ -31,9 +31,19 @@ def default_data_dir() -> Path:
 
 
 def prepare(
-    name: str, data_dir: str | Path | None = None, manual_dir: str | Path | None = None
+    name: str,
+    data_dir: str | Path | None = None,
+    manual_dir: str | Path | None = None,
+    builder_config: Any = None,
 ) -> Path:
     """Builds set "NAME" or "NAME/CONFIG" unless it is whole already; returns its folder.
+
+    Args:
+      name: of the set.
+      data_dir: where sets are; None for the default.
+      manual_dir: a folder with raw files.
+      builder_config: what to build, for sets with open configs; by default that of the config's
+        name for the files in `manual_dir`.
 
     Raises:
       UserError: unknown name, no source, wrong files, no room. No half set is left behind.
@@ -42,6 +52,11 @@ def prepare(
     root = _root(data_dir)
     if manual_dir is not None:
         check_manual_dir(manual_dir)
+        if spec.open_configs and builder_config is None:
+            builder_config = spec.builder_class().config_for(config, Path(manual_dir).expanduser())
+    if builder_config is not None:
+        config = builder_config.name
+        name = f"{spec.name}/{config}"
     folder = _folder(spec, config, root)
     if found := manifest.read(folder):
         manifest.require_sound(name, folder, contents=False)
@@ -51,14 +66,14 @@ def prepare(
                 f"from {manual_dir} delete {folder}"
             )
         return folder
-    if spec.needs_manual and manual_dir is None:
+    if spec.needs_manual and manual_dir is None and builder_config is None:
         raise UserError(
             f"data set {name} is not in {root} and is built from your own copy; "
             f"give --manual-dir a folder with {spec.manual}"
         )
     with _writing(name, root), _lock(root, f"{spec.name}{f'_{config}' if config else ''}"):
         if manifest.read(folder) is None:  # Nobody built it while this process waited.
-            _build(name, spec, config, root, folder, manual_dir)
+            _build(name, spec, config, root, folder, manual_dir, builder_config)
     return folder
 
 
@@ -69,6 +84,7 @@ def _build(
     root: Path,
     folder: Path,
     manual_dir: str | Path | None,
+    builder_config: Any,
 ) -> None:
     import tensorflow_datasets as tfds
 
@@ -77,7 +93,7 @@ def _build(
         shutil.rmtree(leftover)
     say(f"{name}: building in {folder}")
     tfds.disable_progress_bar()
-    builder = _builder(spec, config, root)
+    builder = _builder(spec, config, root, builder_config)
     manual = None if manual_dir is None else str(Path(manual_dir).expanduser())
     try:
         # TFDS announces unknown sizes, and wants a folder for downloads that it never makes.
@@ -146,7 +162,7 @@ def status(data_dir: str | Path | None = None) -> dict[str, str]:
     root = _root(data_dir)
     words = {}
     for spec in DATASETS.values():
-        for config in spec.configs or (None,):
+        for config in _known_configs(spec, root):
             folder = _folder(spec, config, root)
             found = manifest.read(folder)
             if found is None:
@@ -167,8 +183,19 @@ def _folder(spec: DatasetSpec, config: str | None, root: Path) -> Path:
     return root / spec.name / config / version if config else root / spec.name / version
 
 
-def _builder(spec: DatasetSpec, config: str | None, root: Path) -> Any:
+def _known_configs(spec: DatasetSpec, root: Path) -> tuple[str | None, ...]:
+    """The configs of a set; of one with open configs those prepared stand for their beginning."""
+    if not spec.open_configs:
+        return spec.configs or (None,)
+    prepared = [path.name for path in sorted((root / spec.name).glob("*")) if path.is_dir()]
+    begun = {name.rpartition("-")[0] for name in prepared}
+    return (*(config for config in spec.configs if config not in begun), *prepared)
+
+
+def _builder(spec: DatasetSpec, config: str | None, root: Path, builder_config: Any = None) -> Any:
     choice = {"config": config} if config else {}
+    if spec.open_configs:
+        choice = {"config": builder_config or spec.builder_class().named(config)}
     return spec.builder_class()(data_dir=str(root), file_format="array_record", **choice)
 
 

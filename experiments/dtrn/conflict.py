@@ -1,0 +1,26 @@
+"""A generated world in which tasks use the same histories in opposed ways, and the best is known.
+
+Clicks, conversions and two further signals of one impression weigh the matches between a candidate
+and the user's histories differently, and a knob says how differently. The best possible prediction
+is computed with the set, so a table can say which share of the attainable AUC a network reaches.
+
+    make train EXPERIMENT=experiments/dtrn/conflict.py                # minutes on two CPU cores
+    make train EXPERIMENT=experiments/dtrn/conflict.py ARGS="--config.data.name=conflict/mild"
+"""
+
+from mtl_jax.config import FlatConfig, MethodConfig, OptimConfig, TrainConfig
+from mtl_jax.systems.dtrn.config import Config, DataConfig, ModelConfig
+
+
+def get_config() -> Config:
+    """The experiment."""
+    return Config(
+        name="conflict",
+        data=DataConfig(name="conflict/strong", length=10),
+        model=ModelConfig(top="mmoe", dropout=0.0),
+        method=MethodConfig(
+            aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
+        ),
+        optim=OptimConfig(name="adamw", lr=2e-3, weight_decay=0.01, schedule="cosine"),
+        train=TrainConfig(epochs=8, batch_size=1024, log_every=40, select="validation/auc"),
+    )

@@ -1,0 +1,1 @@
+"""Ali-CCP: clicks and conversions of a shop's impressions."""

@@ -1,0 +1,1 @@
+"""AliExpress: clicks and conversions of search results."""

@@ -1,0 +1,1 @@
+"""Generated impressions with known truth and tasks that disagree."""

@@ -1,0 +1,1 @@
+"""MovieLens-100K: likes, loves and dislikes of films."""

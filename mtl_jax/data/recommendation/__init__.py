@@ -1,0 +1,1 @@
+"""Recommendation logs and generators, read or made as `ImpressionSet`s."""

@@ -1,0 +1,159 @@
+"""Impressions as batches: rows and event streams on the devices, batches of row numbers.
+
+Histories are cut out of the streams when a batch is put together, so their length is a choice of
+the run. Where the set does not fit on the device the same function runs on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax.data.impressions import SPLITS, ImpressionSet
+from mtl_jax.data.loader import batch_indices, eval_batches
+from mtl_jax.data.loader import steps_per_epoch as full_batches
+from mtl_jax.errors import UserError
+from mtl_jax.systems.base import Data
+
+Array = jax.Array
+Tree = Any
+
+
+def columns_of(found: ImpressionSet) -> dict[str, np.ndarray]:
+    """Returns the arrays that `gather` reads.
+
+    The streams are laid one after the other and times count from the first one, in int32.
+
+    Raises:
+      UserError: times or events beyond what int32 holds.
+    """
+    sizes = [len(history.ids) for history in found.histories]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
+    timed = [history.times for history in found.histories if len(history.times)]
+    first = min([int(found.time.min())] + [int(times.min()) for times in timed])
+    span = int(found.time.max()) - first
+    if span > np.iinfo(np.int32).max or sum(sizes) > np.iinfo(np.int32).max:
+        raise UserError(
+            f"{found.name}: times span {span} units and there are {sum(sizes)} events; both must"
+            f" be below 2**31 here, so use a coarser unit of time, or a part of the log"
+        )
+
+    def joined(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([*arrays, np.zeros(1, np.int32)]).astype(np.int32)
+
+    times = [
+        (history.times if len(history.times) else np.full(size, first)) - first
+        for history, size in zip(found.histories, sizes, strict=True)
+    ]
+    widths = [attribute.ids.shape[1] for attribute in found.attributes]
+    items = np.zeros(
+        (len(found.attributes[0].ids) if widths else 1, len(widths), max(widths, default=1)),
+        np.int32,
+    )
+    for a, attribute in enumerate(found.attributes):
+        items[:, a, : widths[a]] = attribute.ids
+    return {
+        "fields": found.fields.astype(np.int32),
+        "dense": found.dense.astype(np.float32),
+        "labels": found.labels.astype(np.float32),
+        "label_mask": found.label_mask.astype(np.float32),
+        "time": (found.time - first).astype(np.int32),
+        "starts": (found.starts + offsets).astype(np.int32),
+        "ends": (found.ends + offsets).astype(np.int32),
+        "event_ids": joined([history.ids for history in found.histories]),
+        "event_times": joined(times),
+        "event_counts": joined([history.counts for history in found.histories]),
+        "items": items,
+    }
+
+
+def gather(
+    xp: Any, columns: Tree, rows: Any, length: int, item: int | None, event_attributes: bool
+) -> Tree:
+    """Returns the batch of some rows, see `inputs`.
+
+    Args:
+      xp: numpy, or jax.numpy.
+      columns: of `columns_of`.
+      rows: [B] row numbers.
+      length: L.
+      item: number of the item's column; None for none.
+      event_attributes: whether events are to bring the attributes of their items along.
+    """
+    batch = {name: columns[name][rows] for name in ("fields", "dense", "labels", "label_mask")}
+    starts, ends, time = columns["starts"][rows], columns["ends"][rows], columns["time"][rows]
+    place = ends[:, :, None] + xp.arange(-length, 0, dtype=xp.int32)[None, None]
+    real = place >= starts[:, :, None]
+    place = xp.where(real, place, 0)
+    batch["history"] = xp.where(real, columns["event_ids"][place], 0)
+    batch["age"] = xp.where(real, time[:, None, None] - columns["event_times"][place], 0)
+    batch["count"] = xp.where(real, columns["event_counts"][place], 0)
+    if item is not None:
+        batch["attributes"] = columns["items"][batch["fields"][:, item]]
+        if event_attributes:
+            batch["event_attributes"] = columns["items"][batch["history"]]
+    return batch
+
+
+def impression_data(
+    found: ImpressionSet,
+    *,
+    length: int,
+    batch_size: int,
+    eval_batch_size: int,
+    seed: int,
+    shard: int,
+    shards: int,
+    event_attributes: bool = False,
+    resident: bool = True,
+) -> Data:
+    """Returns the data of an impression set.
+
+    Args:
+      found: the set.
+      length: L, events a history.
+      batch_size: global batch size of training.
+      eval_batch_size: of evaluation.
+      seed: of the order.
+      shard: this process.
+      shards: number of processes.
+      event_attributes: see `gather`.
+      resident: keep everything on the devices; else batches are put together on the host.
+    """
+    columns = columns_of(found)
+    names = [column.name for column in found.columns]
+    item = names.index(found.item) if found.attributes else None
+    train = found.splits["train"]
+    per_epoch = full_batches(len(train), batch_size)
+
+    def host_batch(rows: np.ndarray) -> Tree:
+        if resident:
+            return {"row": rows.astype(np.int32)}
+        return gather(np, columns, rows, length, item, event_attributes)
+
+    def train_batch(step: int) -> Tree:
+        return host_batch(train[batch_indices(seed, step, len(train), batch_size, shard, shards)])
+
+    def batches(split: str) -> Iterator[Tree]:
+        own = found.splits[split]
+        size = min(eval_batch_size, -(-len(own) // batch_size) * batch_size)
+        for index, mask in eval_batches(len(own), size, shard, shards):
+            rows = own[index].astype(np.int32)
+            yield {**host_batch(rows), "row": rows, "mask": mask}
+
+    def assemble(placed: Tree, host: Tree, keys: Array | None) -> Tree:
+        batch = {k: v for k, v in host.items() if k not in ("mask", "row")}
+        if resident:
+            batch = gather(jnp, placed, host["row"], length, item, event_attributes)
+        if keys is not None:
+            batch["keys"] = keys
+        if "mask" in host:
+            batch["mask"], batch["row"] = host["mask"], host["row"]
+        return batch
+
+    splits = tuple(split for split in SPLITS if split != "train")
+    return Data(columns if resident else {}, train_batch, batches, assemble, per_epoch, splits)
