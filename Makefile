@@ -13,9 +13,9 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-gpu \
+.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-gpu \
   bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
-  results-mt-deeponet lock clean
+  results-mt-deeponet results-dtrn lock clean
 
 help: ## list the targets and the variables
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ bench-torch: $(VENV)/.extra-bench ## compare with torch and torchjd on this mach
 bench-deepxde: $(VENV)/.extra-bench ## compare operator networks with DeepXDE on this machine
 	$(PY) -m benchmarks.versus_deepxde $(ARGS)
 
+bench-rechub: $(VENV)/.extra-bench ## compare recommendation networks with Torch-RecHub on this machine
+	$(PY) -m benchmarks.versus_rechub $(ARGS)
+
 bench-gpu: $(VENV)/.extra-gpu ## bench, with jaxlib for CUDA
 	$(PY) -m benchmarks.run $(ARGS)
 
@@ -82,6 +85,9 @@ sweep-fsmtl: $(VENV)/.installed ## run FS-CAGrad over radii (an hour, resumable)
 
 results-mt-deeponet: $(VENV)/.installed ## run the MT-DeepONet study (hours, resumable) and write its tables
 	$(PY) -m experiments.mt_deeponet.study $(ARGS)
+
+results-dtrn: $(VENV)/.installed ## run the DTRN study (hours, resumable) and write its tables
+	$(PY) -m experiments.dtrn.study $(ARGS)
 
 lock: ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile pyproject.toml --extra dev --extra tensorboard --universal --generate-hashes \

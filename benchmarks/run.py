@@ -1,13 +1,13 @@
 """All benchmarks of this device, and the README's table of all devices: `make bench`.
 
-    python -m benchmarks.run                       # short form, under ten minutes on two cores
-    python -m benchmarks.run --full                # everything, most of an hour there
+    python -m benchmarks.run                       # short form, about twenty minutes on two cores
+    python -m benchmarks.run --full                # everything, more than an hour there
     python -m benchmarks.run --only solvers        # a part
     python -m benchmarks.run --table-only          # only write the README's table again
 
 Writes `benchmarks/results/<benchmark>-<device>.json`; the comparisons with other libraries are
-commands of their own, `python -m benchmarks.versus_torchjd` and `versus_deepxde`. The table takes
-whatever files are in that folder.
+commands of their own, `python -m benchmarks.versus_torchjd`, `versus_deepxde` and `versus_rechub`.
+The table takes whatever files are in that folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 
 from benchmarks import (
     dispatch,
+    dtrn_step,
+    embedding_step,
     models,
     operator_step,
     pde_solvers,
@@ -27,6 +29,7 @@ from benchmarks import (
     timing,
     train_step,
     versus_deepxde,
+    versus_rechub,
 )
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting.markdown import table, write_between
@@ -37,6 +40,8 @@ BENCHMARKS: dict[str, Callable[[bool], list[dict[str, Any]]]] = {
     "train_step": train_step.run,
     "task_grads": task_grads.run,
     "operator_step": operator_step.run,
+    "embedding_step": embedding_step.run,
+    "dtrn_step": dtrn_step.run,
     "pde_solvers": pde_solvers.run,
     "solvers": solvers.run,
     "dispatch": dispatch.run,
@@ -196,6 +201,72 @@ def deepxde_table(results: Sequence[Result]) -> str:
     return table(columns, lines)
 
 
+def rechub_table(results: Sequence[Result]) -> str:
+    """Examples a second of every program, and its time over that of ours of the same kind."""
+    lines = []
+    for result in results:
+        for row in result["rows"]:
+            over = "1"
+            if row["library"] == "mtl_jax":
+                name = f"this package, {versus_rechub.OURS[row['what']]}"
+            else:
+                name = f"Torch-RecHub, {versus_rechub.THEIRS[row['what']]}"
+                low, high = (f"{row[f'over_ours_{end}']:.2f}" for end in ("low", "high"))
+                over = f"{row['over_ours']:.2f} ({low} to {high})"
+            lines.append(
+                [label(result["environment"]), versus_rechub.MODELS[row["model"]], name]
+                + [f"{row['parameters']:,}", _number(row["ms"])]
+                + [f"{row['examples_per_second']:,}", over]
+            )
+    columns = ["device", "model", "program", "parameters", "ms a step", "examples/s", "times ours"]
+    return table(columns, lines)
+
+
+def embedding_step_table(results: Sequence[Result]) -> str:
+    """Times of a step by number of rows, and the ratio of the largest table to the smallest."""
+    lines = []
+    for result in results:
+        for key, group in _groups(result["rows"], "update", "tables", "devices", "ids").items():
+            update, where, devices, ids = key
+            by_size = sorted(group, key=lambda row: row["rows"])
+            lines.append(
+                [label(result["environment"]), ids, update.replace("_", " "), where, devices]
+                + [" / ".join(f"{row['rows']:,}" for row in by_size)]
+                + [" / ".join(_number(row["median_ms"]) for row in by_size)]
+                + [f"{by_size[-1]['over_smallest']:.2f}", _number(by_size[-1]["collective_kb"])]
+            )
+    columns = ["device", "ids", "update", "tables", "devices", "rows", "ms"]
+    return table([*columns, "largest over smallest", "kB sent, largest"], lines)
+
+
+def dtrn_step_table(results: Sequence[Result]) -> str:
+    """Encoders and tops; then numbers of items; then what devices send each other."""
+    parts: dict[str, list[list[Any]]] = {"encoders": [], "items": [], "collectives": []}
+    for result in results:
+        device = label(result["environment"])
+        for row in result["rows"]:
+            what = [device, dtrn_step.NAMES[row["encoder"]], row["top"].replace("_", " ")]
+            how = [f"{row['items']:,}", row["update"].replace("_", " ")]
+            if row["part"] == "collectives":
+                cells = [*how, row["tables"], row["devices"], _number(row["collective_kb"])]
+                parts["collectives"].append([*what[1:], *cells])
+                continue
+            over = row.get("over_shared" if row["part"] == "encoders" else "over_smallest")
+            cells = [*how, _number(row["median_ms"]), f"{row['examples_per_second']:.0f}"]
+            parts[row["part"]].append([*what, *cells, "-" if over is None else f"{over:.2f}"])
+    columns = ["device", "encoder", "top", "items", "update", "ms", "examples/s"]
+    sent = ["encoder", "top", "items", "update", "tables", "devices", "kB a step and device"]
+    return "\n\n".join(
+        [
+            table([*columns, "over shared"], parts["encoders"]),
+            "By number of items, with the ratio to the fewest:",
+            table([*columns, "over fewest"], parts["items"]),
+            "Results of collectives, from the program compiled for so many devices:",
+            table(sent, parts["collectives"]),
+        ]
+    )
+
+
 def operator_step_table(results: Sequence[Result]) -> str:
     """Times of whole steps of operator networks, and how near LS comes to a matrix product."""
     lines = []
@@ -258,6 +329,25 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
         " package is faster).",
         deepxde_table,
     ),
+    "versus_rechub": (
+        "Against Torch-RecHub in one run on the same cores and rows: two tasks,"
+        f" {versus_rechub.FIELDS} columns of {versus_rechub.SIZE:,} ids, {versus_rechub.BATCH:,}"
+        " examples a step, Adam. Without its batch normalisation it computes the same as this"
+        " package, from the same parameters. Last, the time over that of this package's loop"
+        " (where its loader runs) or step, and the quartiles over rounds (above 1 this package is"
+        " faster).",
+        rechub_table,
+    ),
+    "embedding_step": (
+        "The step of a small model with one large embedding table, by number of its rows: dense"
+        " Adam moves all of them, the other updates those that a batch touches.",
+        embedding_step_table,
+    ),
+    "dtrn_step": (
+        "The whole training step of DTRN, LS, three tasks and three histories of ten events,"
+        f" {dtrn_step.BATCH:,} examples, with the ratio to one shared transformer of the same run.",
+        dtrn_step_table,
+    ),
     "operator_step": (
         "The whole training step of MT-DeepONet's networks on random samples of the experiments'"
         " shapes, in ms, in brackets the ratio to LS of the same run; and the share of the FLOP/s"
@@ -310,7 +400,10 @@ def _notes(results: Sequence[Result]) -> str:
         for backend, side in env.get("deepxde", {}).items():
             library = "torch" if backend == "pytorch" else backend
             versions += f", deepxde {side['deepxde']} on {library} {side[library]}"
-        if "deepxde" in env:
+        if "rechub" in env:
+            theirs = env["rechub"]
+            versions += f", torch-rechub {theirs['torch_rechub']}, torch {theirs['torch']}"
+        if "deepxde" in env or "rechub" in env:
             versions += f", {env['threads']} threads each"
         lines.append(
             f"- `{result['benchmark']}`, {label(env)}: {env['date'][:10]}, {versions},"

@@ -77,7 +77,8 @@ def test_experiments_and_tests_run_without_another_framework(folder: str) -> Non
 
 def test_benchmarks_import_another_framework_only_to_compare() -> None:
     """In the files that are the other side of a comparison, each a process of its own."""
-    found = importing(ROOT / "benchmarks", "tensorflow", "torch", "torchjd", "deepxde", "pandas")
+    others = ("tensorflow", "torch", "torchjd", "torch_rechub", "deepxde", "pandas")
+    found = importing(ROOT / "benchmarks", *others)
     assert found
     sides = ("benchmarks/side_", "benchmarks/deepxde_side")
     assert not [line for line in found if not line.startswith(sides)]

@@ -185,15 +185,17 @@ def replicate(tree: Tree) -> Tree:
 def shard(batch: Tree) -> Tree:
     """Places this process's part [B / processes, ...] of a batch as [devices, B / devices, ...]."""
     sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
-    local = jax.local_device_count()
 
     def place(leaf: Any) -> Array:
-        host = np.asarray(leaf)
-        return jax.make_array_from_process_local_data(
-            sharding, host.reshape(local, -1, *host.shape[1:])
-        )
+        return jax.make_array_from_process_local_data(sharding, _by_device(leaf))
 
     return jax.tree.map(place, batch)
+
+
+def _by_device(leaf: Any) -> np.ndarray:
+    """A leaf [B, ...] as [devices, B / devices, ...]; also one without elements, [B, 0]."""
+    host, local = np.asarray(leaf), jax.local_device_count()
+    return host.reshape(local, host.shape[0] // local, *host.shape[1:])
 
 
 def deal(leaf: Any) -> Array:
@@ -347,13 +349,8 @@ class DataParallel:
         start = time.perf_counter()
         dealt = None if self._is_dealt is None else self._is_dealt(carry)
         _check_dealt(carry, dealt)
-        if self._is_pmap:  # pmap is lowered with the process-local view of a batch
-            local = jax.local_device_count()
-            example = jax.tree.map(
-                lambda leaf: np.asarray(leaf).reshape(local, -1, *np.shape(leaf)[1:]), batch
-            )
-        else:
-            example = shard(batch)
+        # pmap is lowered with the process-local view of a batch.
+        example = jax.tree.map(_by_device, batch) if self._is_pmap else shard(batch)
         lowered = self._trace(dealt).lower(carry, resident, example)
         options: dict[str, str | bool] = {**cpu_compiler_options()}
         self._compiled = lowered.compile(compiler_options=options)

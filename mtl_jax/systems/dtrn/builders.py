@@ -84,15 +84,15 @@ def log_options(data: DataConfig) -> EventLogOptions:
     """Returns the preset's options, changed by those that the config gives."""
     from mtl_jax.data.event_logs.presets import preset
 
-    path = data.path or data.log.path
+    path = data.path or data.log.path or data.manual_dir
     if not data.preset:
         return dataclasses.replace(data.log, path=path)
     changed: dict[str, Any] = {
         field.name: getattr(data.log, field.name)
         for field in dataclasses.fields(data.log)
-        if getattr(data.log, field.name) != field.default
+        if getattr(data.log, field.name) != field.default and field.name != "path"
     }
-    return dataclasses.replace(preset(data.preset, path), **(changed | {"path": path}))
+    return dataclasses.replace(preset(data.preset, path), **changed)
 
 
 def conditional(found: ImpressionSet, rules: Sequence[str]) -> ImpressionSet:

@@ -55,7 +55,8 @@ class DataConfig:
     data_dir: str = ""
     """Where prepared sets are; empty for $MTL_JAX_DATA/sets or ~/.cache/mtl_jax/sets."""
     manual_dir: str = ""
-    """Folder with your own copy of the raw files."""
+    """Folder with your own copy of the raw files; of event_log that of the preset's file, where
+    `path` is empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +146,11 @@ def _check_data(data: DataConfig) -> None:
     if base == "event_log":
         if data.name != base:
             raise UserError("config.data.name is event_log alone; choose with config.data.preset")
-        if not (data.path or data.log.path):
-            raise UserError("config.data.path is empty; event_log needs a file of events")
+        if not (data.path or data.log.path or (data.preset and data.manual_dir)):
+            raise UserError(
+                "config.data.path is empty; event_log needs a file of events, or with a preset"
+                " the folder that holds it as config.data.manual_dir"
+            )
     else:
         parse(data.name)
         for name, value in (("path", data.path), ("preset", data.preset)):

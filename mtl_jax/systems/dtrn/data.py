@@ -26,27 +26,36 @@ Tree = Any
 def columns_of(found: ImpressionSet) -> dict[str, np.ndarray]:
     """Returns the arrays that `gather` reads.
 
-    The streams are laid one after the other and times count from the first one, in int32.
+    The streams are laid one after the other. Times, of which ages alone are used, count from the
+    first one, in a unit so coarse that int32 holds them: 31 days of milliseconds become seconds.
 
     Raises:
-      UserError: times or events beyond what int32 holds.
+      UserError: more events than int32 counts.
     """
     sizes = [len(history.ids) for history in found.histories]
     offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
     timed = [history.times for history in found.histories if len(history.times)]
-    first = min([int(found.time.min())] + [int(times.min()) for times in timed])
-    span = int(found.time.max()) - first
-    if span > np.iinfo(np.int32).max or sum(sizes) > np.iinfo(np.int32).max:
+    # By the events alone, so that the rows of `predict`, which come later, get the same unit.
+    bounds = [(int(times.min()), int(times.max())) for times in timed if len(times)]
+    span = max((high for _, high in bounds), default=0) - min((low for low, _ in bounds), default=0)
+    unit, most = 1, np.iinfo(np.int32).max
+    while span // unit > most // 2:
+        unit *= 1000
+    first = min([int(found.time.min())] + [low for low, _ in bounds]) // unit
+    if sum(sizes) > most:
         raise UserError(
-            f"{found.name}: times span {span} units and there are {sum(sizes)} events; both must"
-            f" be below 2**31 here, so use a coarser unit of time, or a part of the log"
+            f"{found.name}: there are {sum(sizes)} events, which must be below 2**31 here; use a"
+            " part of the log"
         )
+
+    def since(times: np.ndarray) -> np.ndarray:
+        return np.minimum(times // unit - first, most).astype(np.int32)
 
     def joined(arrays: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([*arrays, np.zeros(1, np.int32)]).astype(np.int32)
 
     times = [
-        (history.times if len(history.times) else np.full(size, first)) - first
+        since(history.times) if len(history.times) else np.zeros(size, np.int32)
         for history, size in zip(found.histories, sizes, strict=True)
     ]
     widths = [attribute.ids.shape[1] for attribute in found.attributes]
@@ -61,7 +70,7 @@ def columns_of(found: ImpressionSet) -> dict[str, np.ndarray]:
         "dense": found.dense.astype(np.float32),
         "labels": found.labels.astype(np.float32),
         "label_mask": found.label_mask.astype(np.float32),
-        "time": (found.time - first).astype(np.int32),
+        "time": since(found.time),
         "starts": (found.starts + offsets).astype(np.int32),
         "ends": (found.ends + offsets).astype(np.int32),
         "event_ids": joined([history.ids for history in found.histories]),
@@ -130,18 +139,25 @@ def impression_data(
     train = found.splits["train"]
     per_epoch = full_batches(len(train), batch_size)
 
+    # One size for all splits: a compiled step takes no other. A multiple of the training batch,
+    # which divides over the devices.
+    longest = max(len(found.splits[split]) for split in SPLITS if split != "train")
+    count = max(min(eval_batch_size // batch_size, -(-longest // batch_size)), 1)
+    eval_size = count * batch_size
+
     def host_batch(rows: np.ndarray) -> Tree:
         if resident:
             return {"row": rows.astype(np.int32)}
-        return gather(np, columns, rows, length, item, event_attributes)
+        found = gather(np, columns, rows, length, item, event_attributes)
+        # What has no columns is not read, and cannot be dealt out to devices.
+        return {name: leaf for name, leaf in found.items() if leaf.size}
 
     def train_batch(step: int) -> Tree:
         return host_batch(train[batch_indices(seed, step, len(train), batch_size, shard, shards)])
 
     def batches(split: str) -> Iterator[Tree]:
         own = found.splits[split]
-        size = min(eval_batch_size, -(-len(own) // batch_size) * batch_size)
-        for index, mask in eval_batches(len(own), size, shard, shards):
+        for index, mask in eval_batches(len(own), eval_size, shard, shards):
             rows = own[index].astype(np.int32)
             yield {**host_batch(rows), "row": rows, "mask": mask}
 

@@ -56,7 +56,8 @@ class Setting(NamedTuple):
       embedding: width of task and behaviour embeddings, hyper only.
       hidden: width of the hypernetwork.
       rate: dropout of the tokens and after attention.
-      residual: adds the mean of the events, past the transformer.
+      residual: adds the mean of the first normalisation's output, as conditioned as it is, past the
+        transformer; the latter's part of the interest is then zero at first.
       fold: see the module.
     """
 
@@ -76,20 +77,32 @@ class Setting(NamedTuple):
     fold: bool = True
 
     @property
+    def sites(self) -> int:
+        """Number of normalisations."""
+        return SITES * self.layers
+
+    @property
     def deltas(self) -> tuple[int, ...]:
-        """Shape of a task's conditions: changes of gamma and beta by behaviour, layer and site."""
-        return (self.behaviours, self.layers, SITES, 2, self.width)
+        """Shape of a task's conditions: changes of gamma and beta by behaviour and site."""
+        return (self.behaviours, self.sites, 2, self.width)
 
 
 def init_shared(key: Array, setting: Setting) -> Tree:
     """Returns what all tasks share: transformer, hypernetwork, pooling."""
     width, keys = setting.width, jax.random.split(key, 8)
     kernel = nn.initializers.glorot_uniform()
-    params: dict[str, Any] = {"out": kernel(keys[0], (width, setting.out))}
+    # With a way past it the transformer starts from nothing: what it says of untrained embeddings
+    # would be noise, and large beside them.
+    out = (
+        jnp.zeros((width, setting.out))
+        if setting.residual
+        else kernel(keys[0], (width, setting.out))
+    )
+    params: dict[str, Any] = {"out": out}
     if setting.residual:
         params["past"] = kernel(keys[6], (width, setting.out))
     if setting.conditioning != "separate":
-        params["layers"] = _init_layers(keys[1], setting, ())
+        params["encoder"] = _init_encoder(keys[1], setting, ())
     if setting.pool == "target":
         params["query"] = kernel(keys[2], (width, width))
         params["key"] = kernel(keys[3], (width, width))
@@ -112,7 +125,7 @@ def init_own(key: Array, setting: Setting) -> Tree:
     if setting.conditioning == "table":
         return {"deltas": jnp.zeros(setting.deltas)}
     if setting.conditioning == "separate":
-        return {"layers": _init_layers(key, setting, (setting.behaviours,))}
+        return {"encoder": _init_encoder(key, setting, (setting.behaviours,))}
     return {}
 
 
@@ -120,7 +133,7 @@ def _normal(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, shape) / math.sqrt(shape[-1])
 
 
-def _init_layers(key: Array, setting: Setting, lead: tuple[int, ...]) -> list[Tree]:
+def _init_encoder(key: Array, setting: Setting, lead: tuple[int, ...]) -> Tree:
     width, inner = setting.width, FEED_FORWARD * setting.width
     kernel = nn.initializers.glorot_uniform(batch_axis=tuple(range(len(lead))))
 
@@ -133,11 +146,13 @@ def _init_layers(key: Array, setting: Setting, lead: tuple[int, ...]) -> list[Tr
             "up_bias": jnp.zeros((*lead, inner)),
             "down": kernel(d, (*lead, inner, width)),
             "down_bias": jnp.zeros((*lead, width)),
-            "gamma": jnp.ones((*lead, SITES, width)),
-            "beta": jnp.zeros((*lead, SITES, width)),
         }
 
-    return [one(k) for k in jax.random.split(key, setting.layers)]
+    return {
+        "layers": [one(k) for k in jax.random.split(key, setting.layers)],
+        "gamma": jnp.ones((*lead, setting.sites, width)),
+        "beta": jnp.zeros((*lead, setting.sites, width)),
+    }
 
 
 def conditions(shared: Tree, own: Tree, setting: Setting) -> Array | None:
@@ -185,15 +200,15 @@ def interests(
       ([B, S, d] interests, [B, S, L] weights of the events in the pooling, over all heads).
     """
     deltas = conditions(shared, own, setting)
-    layers = own["layers"] if setting.conditioning == "separate" else shared["layers"]
-    first = x
-    for r, layer in enumerate(layers):
-        gamma, beta = layer["gamma"], layer["beta"]  # [2, D] or [S, 2, D]
-        gamma = jnp.broadcast_to(gamma, (setting.behaviours, *gamma.shape[-2:]))
-        beta = jnp.broadcast_to(beta, gamma.shape)
-        if deltas is not None:
-            gamma, beta = gamma + deltas[:, r, :, 0], beta + deltas[:, r, :, 1]
-        x = _layer(layer, gamma, beta, x, xhat if r == 0 else None, valid, setting, keys, r)
+    encoder = own["encoder"] if setting.conditioning == "separate" else shared["encoder"]
+    shape = (setting.behaviours, setting.sites, setting.width)
+    gamma, beta = (jnp.broadcast_to(encoder[name], shape) for name in ("gamma", "beta"))
+    if deltas is not None:
+        gamma, beta = gamma + deltas[:, :, 0], beta + deltas[:, :, 1]
+    for r, layer in enumerate(encoder["layers"]):
+        here = slice(SITES * r, SITES * (r + 1))
+        normed = xhat if r == 0 else None
+        x = _layer(layer, gamma[:, here], beta[:, here], x, normed, valid, setting, keys, r)
     if setting.pool == "cand_token":
         pooled, weights = x[:, :, 0], valid / jnp.maximum(valid.sum(-1, keepdims=True), 1)
     elif setting.pool == "mean":
@@ -206,8 +221,10 @@ def interests(
     if setting.residual:
         events = slice(1, None) if setting.pool == "cand_token" else slice(None)
         mask = valid[:, :, events]
-        mean = (first[:, :, events] * mask[..., None]).sum(2)
-        out += mean / jnp.maximum(mask.sum(-1, keepdims=True), 1) @ shared["past"]
+        count = mask.sum(-1, keepdims=True)
+        mean = (xhat[:, :, events] * mask[..., None]).sum(2) / jnp.maximum(count, 1)
+        some = (count > 0).astype(mean.dtype)
+        out += (mean * gamma[:, :1] + some * beta[:, :1]) @ shared["past"]
     return jnp.swapaxes(out, 0, 1), jnp.swapaxes(weights, 0, 1)
 
 

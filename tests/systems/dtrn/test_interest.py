@@ -160,6 +160,6 @@ def test_number_of_parameters_is_the_formula(layers: int) -> None:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
     k, m = setting.embedding, setting.hidden
-    added = (2 * k * m + m) + (m + 1) * layers * 2 * 2 * D + S * k
+    added = (2 * k * m + m) + (m + 1) * 2 * layers * 2 * D + S * k
     assert count(hyper) - count(plain) == added
     assert count(own) == k

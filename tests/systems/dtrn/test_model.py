@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -103,67 +104,74 @@ def test_trm_is_no_change_before_training(top: str) -> None:
     np.testing.assert_allclose(logits(with_trm, same), logits(plain), atol=1e-6)
 
 
-@pytest.mark.parametrize("top", [top for top in TOPS if top != "single"])
-def test_loss_of_each_task_is_what_the_logits_say(top: str) -> None:
-    """Losses go through `features` and `task_loss`, predictions through all tasks at once."""
+class Looked(NamedTuple):
+    """A network away from its first parameters: what it says, its losses and their gradients."""
+
+    built: Built
+    logits: np.ndarray
+    losses: np.ndarray
+    jacobian: list[Any]
+    shared: Any
+
+
+@functools.cache
+def looked(top: str) -> Looked:
+    """One compilation a top serves three tests."""
     built = build(settings(top, calibrator=0.0))
     params = moved(built.params)
-    out, batch = logits(built, params).astype(np.float64), built.batch
+    keys = jax.random.split(jax.random.key(0), BATCH)
+
+    def everything(params: Any) -> Any:
+        bound = bind(built.system, params, {}, built.batch, keys)
+        alone = [jax.grad(lambda p, t=t: bound.losses(p)[0][t])(params) for t in range(3)]
+        assert built.system.predict is not None
+        out = built.system.predict(params, {}, built.batch)["logit"]
+        return out, bound.losses(params)[0], alone, bound.task_grads(params)[0].shared
+
+    out = jax.jit(everything)(params)
+    return Looked(built, *jax.tree.map(np.asarray, out))
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_loss_of_each_task_is_what_the_logits_say(top: str) -> None:
+    """Losses go through `features` and `task_loss`, predictions through all tasks at once."""
+    found = looked(top)
+    out, batch = found.logits.astype(np.float64), found.built.batch
     labels, weights = np.asarray(batch["labels"]), np.asarray(batch["label_mask"])
     entropy = np.log1p(np.exp(-np.abs(out))) + np.maximum(out, 0) - out * labels
     want = (entropy * weights).sum(0) / weights.sum(0)
-    np.testing.assert_allclose(losses(built, params), want, rtol=1e-4)
+    np.testing.assert_allclose(found.losses, want, rtol=1e-4)
 
 
 @pytest.mark.parametrize("top", TOPS)
 def test_task_jacobian_is_what_the_owners_say(top: str) -> None:
     """A leaf that reaches two losses is shared; a row of another task never moves a loss."""
-    built = build(settings(top))
-    params = moved(built.params)
+    found = looked(top)
+    owner, reached = found.built.system.owner, set()
 
-    def all_losses(params: Any) -> Any:
-        keys = jax.random.split(jax.random.key(0), BATCH)
-        return bind(built.system, params, {}, built.batch, keys).losses(params)[0]
-
-    jacobian = jax.jit(jax.jacrev(all_losses))(params)
-    tasks = len(built.system.task_names)
-    off = ~np.eye(tasks, dtype=bool)
-    reached = set()
-
-    def check(path: Any, leaf: Any) -> None:
-        names = tuple(p.key if hasattr(p, "key") else str(p.idx) for p in path)
-        owner = built.system.owner(names)
-        leaf = np.abs(np.asarray(leaf))
-        if owner == "stacked":
-            by_task = leaf.reshape(tasks, tasks, -1).max(-1)
-            assert by_task[off].max() == 0, f"{names} of one task reaches another's loss"
-        elif (leaf.reshape(tasks, -1).max(-1) > 0).sum() > 1:
+    def check(path: Any, *leaves: Any) -> None:
+        names = tuple(str(p.key if hasattr(p, "key") else p.idx) for p in path)
+        size = np.abs(np.stack(leaves)).reshape(3, -1).max(1)
+        if owner(names) == "stacked":
+            by_row = np.abs(np.stack(leaves)).reshape(3, 3, -1).max(-1)
+            assert by_row[~np.eye(3, dtype=bool)].max() == 0, f"{names} reaches another's loss"
+        elif (size > 0).sum() > 1:
             reached.add(names[0])
 
-    jax.tree_util.tree_map_with_path(check, jacobian)
+    jax.tree_util.tree_map_with_path(check, *found.jacobian)
     if top in COUPLED:
         assert "coupled" in reached
     assert ("tables" in reached) == (top != "single")
 
 
-@pytest.mark.parametrize("top", ["mmoe", "ple", "ple2", "stem", "single"])
+@pytest.mark.parametrize("top", TOPS)
 def test_task_gradients_are_those_of_the_losses(top: str) -> None:
-    built = build(settings(top))
-    params = moved(built.params)
-    keys = jax.random.split(jax.random.key(0), BATCH)
-
-    def both(params: Any) -> Any:
-        bound = bind(built.system, params, {}, built.batch, keys)
-        grads, values, *_ = bound.task_grads(params)
-        return grads.shared, values, jax.jacrev(lambda p: bound.losses(p)[0])(params)
-
-    shared, values, jacobian = jax.jit(both)(params)
-    np.testing.assert_allclose(values, losses(built, params), rtol=1e-5)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shared):
-        want = jacobian
-        for step in path:
-            want = want[step.key if hasattr(step, "key") else step.idx]
-        np.testing.assert_allclose(leaf, want, atol=1e-6)
+    found = looked(top)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found.shared):
+        for t, want in enumerate(found.jacobian):
+            for step in path:
+                want = want[step.key if hasattr(step, "key") else step.idx]
+            np.testing.assert_allclose(leaf[t], want, atol=1e-6)
 
 
 def test_a_missing_label_has_no_gradient() -> None:

@@ -1,0 +1,163 @@
+"""What task-specific bottoms do: `make results-dtrn`.
+
+Tables from cells of (config, seed) trained by the ordinary loop in a run folder of its own; a cell
+that is done is not run again, so the study may be interrupted.
+
+  variants      base, +TRM, +shared transformer, +TIM, DTRN under SharedBottom, MMoE and PLE
+  single        a network for each task: what Delta_m is measured against
+  conditioning  ways to condition the transformer, with parameters and time a step
+  methods       aggregators and flat regions around DTRN
+  tabular       Census-Income, bases only
+
+Every variant has the same optimiser, steps and selection by the validation AUC; nothing is tuned
+for one of them alone. Logs of your own enter by --tmall2014 and --kuairand.
+
+    make results-dtrn                                             # hours on 2 cores
+    make results-dtrn ARGS="--parts variants --seeds 1 --sets strong"
+    make results-dtrn ARGS="--tmall2014 tmall2014_events.csv.xz --kuairand FOLDER"
+    make results-dtrn ARGS=--table-only
+
+Writes `experiments/dtrn/results/NAME.json`, a figure, and the tables between the README's markers.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.dtrn.study_cells import CELLS, SEEDS, Cell, Files
+from experiments.dtrn.study_tables import differences, draw_gains, floors, tables
+from mtl_jax import run as runs
+from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
+from mtl_jax.engine.writers import read_metrics
+from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
+from mtl_jax.reporting.markdown import write_between
+from mtl_jax.systems.dtrn.scores import scored
+from mtl_jax.train import train
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- results:dtrn:begin -->", "<!-- results:dtrn:end -->"
+
+
+def run_cell(root: Path, cell: Cell) -> None:
+    """Trains one cell unless it is done; keeps its scores, and what it says of the test rows."""
+    folder = root / cell.name
+    if (folder / "cell.json").exists():
+        return
+    began = time.perf_counter()
+    scores = train(cell.config, folder)
+    seconds = time.perf_counter() - began
+    run = runs.build(cell.config)
+    state, step = runs.restore(run, folder, "best")
+    found = scored(run, state, "test")
+    temporary = folder / "cell.tmp.npz"
+    np.savez_compressed(temporary, rows=found.rows, logits=found.logits)
+    temporary.replace(folder / "cell.npz")
+    steps = [r["values"]["step_ms"] for r in read_metrics(folder) if "step_ms" in r["values"]]
+    write_json_atomic(
+        folder / "cell.json",
+        {
+            "scores": scores,
+            "tasks": list(run.system.task_names),
+            "seconds": seconds,
+            "step_ms": steps[-1] if steps else None,
+            "best_step": step,
+            "parameters": runs.parameter_count(run.init()),
+            "environment": public_environment(),
+        },
+    )
+
+
+def _try(root: Path, cell: Cell) -> str:
+    """Runs a cell in a process of its own; returns what went wrong, or nothing."""
+    try:
+        run_cell(root, cell)
+    except BaseException:
+        return traceback.format_exc(limit=-3)
+    return ""
+
+
+def run_all(root: Path, todo: list[Cell], jobs: int) -> None:
+    """Runs the cells, `jobs` at a time."""
+    missing = [cell for cell in todo if not (root / cell.name / "cell.json").exists()]
+    print(f"{len(todo)} cells, {len(todo) - len(missing)} done already", flush=True)
+    if jobs == 1:
+        for k, cell in enumerate(missing):
+            print(f"[{k + 1}/{len(missing)}] {cell.name}", flush=True)
+            run_cell(root, cell)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        names = {pool.submit(_try, root, cell): cell.name for cell in missing}
+        for k, done in enumerate(concurrent.futures.as_completed(names)):
+            print(f"[{k + 1}/{len(missing)}] {names[done]} {done.result()}", flush=True)
+
+
+def _short(path: Path) -> dict[str, Any]:
+    """A cell without what no table reads."""
+    cell = read_json(path)
+    kept = {
+        name: value
+        for name, value in cell["scores"].items()
+        if (name.startswith("best/test/") and not name.endswith(("error_bound", "count")))
+        or name == "best/validation/auc"
+    }
+    machine = {key: cell["environment"][key] for key in ("device_kind", "packages", "git_commit")}
+    return {**cell, "scores": kept, "environment": machine}
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    parser = Parser("python -m experiments.dtrn.study")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--parts", default=",".join(CELLS), help=f"of {', '.join(CELLS)}")
+    parser.add_argument("--sets", default="", help="only cells of these sets, with commas")
+    parser.add_argument("--tmall2014", default="", help="the contest's file of events")
+    parser.add_argument("--kuairand", default="", help="a folder with KuaiRand's explicit rows")
+    parser.add_argument("--root", type=Path, default=Path("runs/study_dtrn"))
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--name", default="study", help="of the JSON file that is written")
+    parser.add_argument("--table-only", action="store_true")
+    args = parser.parse_args(argv)
+    for name in ("seeds", "jobs"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; it must be 1 or more")
+    chosen = args.parts.split(",")
+    for name in chosen:
+        if name not in CELLS:
+            raise UserError(f"--parts: {name!r}; {did_you_mean(name, CELLS)}")
+    files, wanted = Files(args.tmall2014, args.kuairand), args.sets.split(",") if args.sets else []
+    if not args.table_only:
+        todo = [c for p in chosen for s in range(args.seeds) for c in CELLS[p](s, files)]
+        known = {cell.name.partition("-")[0] for cell in todo}
+        for name in wanted:
+            if name not in known:
+                raise UserError(f"--sets: {name!r}; {did_you_mean(name, known)}")
+        todo = [cell for cell in todo if not wanted or cell.name.partition("-")[0] in wanted]
+        run_all(args.root, todo, args.jobs)
+    cells = {path.parent.name: _short(path) for path in sorted(args.root.glob("*/cell.json"))}
+    if not cells:
+        raise UserError(f"no finished cell in {args.root}; run the study without --table-only")
+    found: dict[str, Any] = {
+        "cells": cells,
+        "differences": differences(args.root, cells),
+        "floors": floors(args.root, cells),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    write_json_atomic(RESULTS / f"{args.name}.json", found)
+    text = tables(found)
+    if draw_gains(found, RESULTS / "gains.png"):
+        text += "\n\n![What each part adds](experiments/dtrn/results/gains.png)"
+    write_between(README, BEGIN, END, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_command(main)
