@@ -301,6 +301,7 @@ PAPER = "--config experiments/fsmtl/multi_mnist_paper.py --workdir runs/multi_mn
         ("results-fsmtl ARGS=--scale=paper", "experiments.fsmtl.study --scale=paper"),
         ("sweep-fsmtl", "experiments.fsmtl.sweep"),
         ("results-mt-deeponet", "experiments.mt_deeponet.study"),
+        ("results-dtrn", "experiments.dtrn.study"),
     ],
 )
 def test_make_prints_the_command_that_it_runs(target: str, command: str) -> None:

@@ -48,7 +48,7 @@ def test_every_module_named_can_be_run() -> None:
     assert all(p.with_suffix(".py").is_file() or (p / "__main__.py").is_file() for p in places)
 
 
-@pytest.mark.parametrize("name", ["results:fsmtl", "bench"])
+@pytest.mark.parametrize("name", ["results:fsmtl", "results:mt-deeponet", "results:dtrn", "bench"])
 def test_tables_have_the_markers_that_their_command_writes_between(name: str) -> None:
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     assert README.count(begin) == README.count(end) == 1

@@ -1,5 +1,8 @@
 """A generated world in which tasks use the same histories in opposed ways, and the best is known.
 
+Paper: DTRN (arXiv 2308.05996), which says why task-specific bottoms should help where tasks are in
+conflict; the world, its tasks and every size are ours.
+
 Clicks, conversions and two further signals of one impression weigh the matches between a candidate
 and the user's histories differently, and a knob says how differently. The best possible prediction
 is computed with the set, so a table can say which share of the attainable AUC a network reaches.

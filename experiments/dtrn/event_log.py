@@ -3,8 +3,9 @@ r"""A log of several behaviours of your own, DTRN over MMoE.
 Paper: DTRN (arXiv 2308.05996); set, tasks and sizes are ours. The log is a file of events (user,
 item, behaviour, time and perhaps more: CSV, JSON lines or parquet, packed or not). What to make of
 it, tasks and splits included, is a preset (`mtl_jax.data.event_logs.presets`: tmall2014,
-tmall2014_b, taobao_userbehavior, tmall, otto, retailrocket), changed by or without a preset said
-in full by --config.data.log.*, whose options `mtl_jax.data.event_logs.options` explains.
+tmall2014_b, taobao_userbehavior, tmall, otto, retailrocket). Options --config.data.log.* change the
+preset, or say everything where --config.data.preset is empty; they are explained in
+`mtl_jax.data.event_logs.options`.
 
     make train EXPERIMENT=experiments/dtrn/event_log.py \
         ARGS="--config.data.path=events.csv --config.data.preset=tmall2014"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class ImpressionBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     sources: list[str]
     vocabularies: Mapping[str, np.ndarray]
 
+    @abc.abstractmethod
     def parts(self, manual_dir: Path | None) -> Iterator[ImpressionSet]:
         """Yields the set in parts, each the rows and the history streams of some users.
 
@@ -45,7 +47,6 @@ class ImpressionBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         Raises:
           UserError: nothing to build from, or wrong files.
         """
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {

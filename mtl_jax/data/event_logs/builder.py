@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import json
@@ -81,9 +82,9 @@ class EventLogBuilder(ImpressionBuilder, skip_registration=True):
         return Config(name)
 
     @classmethod
+    @abc.abstractmethod
     def config_for(cls, name: str, manual_dir: Path) -> Config:
         """Returns the config that builds `name` from the files in `manual_dir`."""
-        raise NotImplementedError
 
     def parts(self, manual_dir: Path | None) -> Iterator[ImpressionSet]:
         """Yields a part for each shard of users; see `event_logs.build`."""

@@ -14,7 +14,7 @@ from mtl_jax.systems.dtrn import interest
 from mtl_jax.systems.dtrn.interest import Setting, init_own, init_shared, interests, normalise
 
 S, B, L, D, OUT, TASKS = 2, 5, 4, 8, 6, 3
-BASE = Setting(behaviours=S, length=L, width=D, heads=2, layers=2, out=OUT)
+BASE = Setting(behaviours=S, length=L, width=D, heads=2, layers=1, out=OUT)
 
 
 class Case:
@@ -58,10 +58,11 @@ def variants(**fixed: Any) -> list[Setting]:
 
 
 def name(setting: Setting) -> str:
-    return f"{setting.conditioning}-{setting.pool}-{'pre' if setting.norm_first else 'post'}"
+    norm = "pre" if setting.norm_first else "post"
+    return f"{setting.conditioning}-{setting.pool}-{norm}-{setting.layers}"
 
 
-@pytest.mark.parametrize("setting", variants(), ids=name)
+@pytest.mark.parametrize("setting", [*variants(), BASE._replace(layers=2)], ids=name)
 def test_folded_and_naive_agree(setting: Setting) -> None:
     case = Case(setting)
     folded, naive = case.run(1), case.run(1, setting=setting._replace(fold=False))
@@ -69,7 +70,15 @@ def test_folded_and_naive_agree(setting: Setting) -> None:
     np.testing.assert_allclose(folded, naive, atol=2e-5)
 
 
-@pytest.mark.parametrize("setting", variants(residual=True), ids=name)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        BASE._replace(pool="target"),
+        BASE._replace(pool="mean", conditioning="table", norm_first=False),
+        BASE._replace(pool="cand_token", conditioning="separate"),
+    ],
+    ids=name,
+)
 def test_padding_changes_nothing_and_an_empty_history_is_finite(setting: Setting) -> None:
     case = Case(setting)
     out = case.run(0)

@@ -24,7 +24,9 @@ from mtl_jax.engine.step import make_train_step
 from mtl_jax.engine.writers import read_metrics
 from mtl_jax.methods.ownership import owner_tree
 from mtl_jax.systems.dtrn import builders
+from mtl_jax.systems.dtrn.data import columns_of, gather
 from mtl_jax.train import train
+from tests.impression_sets import tiny_set
 from tests.systems.dtrn.cases import MODEL, PLAIN, changed, config_of, write_files
 
 EXPERIMENTS = [
@@ -108,6 +110,24 @@ def test_batches_of_the_host_train_to_the_same(root: Path) -> None:
         np.testing.assert_allclose(finals[1][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_ages_of_milliseconds_are_those_of_seconds() -> None:
+    """A month of milliseconds is beyond int32; rows that come later change no unit."""
+    found, first, scale = tiny_set(), 1_650_000_000_000, 10_000_000
+    histories = [h._replace(times=first + h.times * scale) for h in found.histories]
+    fine = found._replace(histories=tuple(histories), time=first + found.time * scale)
+    rows, by_second = np.arange(len(found.time)), []
+    for late in (0, 2**50):
+        times = fine.time.copy()
+        times[-1] += late
+        columns = columns_of(fine._replace(time=times))
+        assert columns["time"].dtype == columns["event_times"].dtype == np.int32
+        by_second.append(gather(np, columns, rows[:-1], 4, None, False)["age"])
+    want = gather(np, columns_of(found), rows[:-1], 4, None, False)["age"] * (scale // 1000)
+    for age in by_second:
+        np.testing.assert_array_equal(age, want)
+    assert want.max() > 0
+
+
 def on_files(path: Path, root: Path, **changes: Any) -> Any:
     """An experiment on small files in its own layout, for two steps of 16."""
     config = configs.load(path)
@@ -148,11 +168,9 @@ def test_every_experiment_fits_its_files(path: Path, tmp_path: Path) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), new, state)
     assert metrics["losses"].shape == (len(tasks),)
     assert ("tim" in state.params) == (path.stem not in ("census", "aliexpress"))
-    assert set(state.params["tables"]) >= {column.name for column in load(config).columns}
-
-
-def load(config: Any) -> Any:
-    return builders.load(config.data)
+    assert set(state.params["tables"]) >= {
+        column.name for column in builders.load(config.data).columns
+    }
 
 
 @pytest.mark.slow

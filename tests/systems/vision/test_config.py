@@ -14,6 +14,7 @@ from mtl_jax.data.registry import DATASETS
 from mtl_jax.errors import UserError
 from mtl_jax.flags import override
 from mtl_jax.systems import vision
+from mtl_jax.systems.dtrn.config import SETS as IMPRESSIONS
 from mtl_jax.systems.vision import builders
 from mtl_jax.systems.vision.config import FAMILIES, MODELS, Config, DataConfig, ModelConfig
 from tests import raw_files
@@ -23,7 +24,7 @@ CELEBA = ["--config.data.name=celeba"]
 
 
 def test_every_image_set_and_model_is_known() -> None:
-    assert FAMILIES.keys() | {"fisher", "darcy", "plate"} == DATASETS.keys()
+    assert FAMILIES.keys() | {"fisher", "darcy", "plate", *IMPRESSIONS} == DATASETS.keys()
     assert set(typing.get_args(typing.get_type_hints(ModelConfig)["name"])) == MODELS.keys()
     for name in MODELS:
         assert builders.make_trunk(name, (4, 4)) is not None
