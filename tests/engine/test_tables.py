@@ -392,6 +392,7 @@ def test_eight_devices_are_one(
     _same_run(out, one_device)
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_are_one(
     one_device: pathlib.Path, clean_env: Callable, tmp_path: pathlib.Path
 ) -> None:
