@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +49,6 @@ class Run(NamedTuple):
       train_step: the compiled training step.
       eval_step: the compiled evaluation step.
       tables: those that are updated row by row; None for none.
-      predict_step: compiled (params, model_state, resident, host batch) -> (batch, predictions);
-        None for a system that predicts nothing example by example.
     """
 
     config: ExperimentConfig
@@ -60,7 +59,6 @@ class Run(NamedTuple):
     train_step: parallel.DataParallel
     eval_step: parallel.DataParallel
     tables: Tables | None = None
-    predict_step: Any = None
 
     def place(self, state: Tree) -> Tree:
         """Places a state, or a part of one, on the devices. Never use the source again."""
@@ -113,20 +111,7 @@ def build(config: ExperimentConfig) -> Run:
         parallel.DataParallel(step, backend, is_dealt=dealt),
         parallel.DataParallel(score, backend, donate=False, is_dealt=dealt),
         plan,
-        _predict_step(system, data),
     )
-
-
-def _predict_step(system: System, data: Data) -> Any:
-    predict = system.predict
-    if predict is None:
-        return None
-
-    def step(params: Tree, model_state: Tree, resident: Tree, host: Tree) -> tuple[Tree, Tree]:
-        batch = data.assemble(resident, host, None)
-        return batch, predict(params, model_state, batch)
-
-    return jax.jit(step)
 
 
 def _tables(
@@ -314,14 +299,23 @@ def predictions(
 
     Rows of padding are left out. In one process only.
     """
-    compiled = run.predict_step
-    if compiled is None:
+    if run.system.predict is None:
         raise ValueError(f"{run.config.system} predicts nothing example by example")
+    compiled = _predict_step(run.system.predict, run.data.assemble)
     params = state.params if tables.is_dealt(run.tables) is None else _whole(run, state)
     for host in run.data.eval_batches(split):
         both = parallel.to_host(compiled(params, state.model_state, run.data.resident, host))
         rows = np.flatnonzero(both[0]["mask"])
         yield jax.tree.map(lambda leaf, rows=rows: leaf[rows], both)
+
+
+@functools.lru_cache(maxsize=4)  # splits and checkpoints of one run share a compilation
+def _predict_step(predict: Callable, assemble: Callable) -> Callable:
+    def step(params: Tree, model_state: Tree, resident: Tree, host: Tree) -> tuple[Tree, Tree]:
+        batch = assemble(resident, host, None)
+        return batch, predict(params, model_state, batch)
+
+    return jax.jit(step)
 
 
 def _whole(run: Run, state: TrainState) -> Tree:

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from experiments.dtrn import census, conflict, event_log, kuairand, movielens
+from experiments.dtrn import census, conflict, event_log, movielens
 from mtl_jax.config import FlatConfig
-from mtl_jax.systems.dtrn.config import Config
+from mtl_jax.systems.dtrn.config import Config, DataConfig
 
 TOPS = {"shared_bottom": "SharedBottom", "mmoe": "MMoE", "ple": "PLE"}
 VARIANTS = {
@@ -83,10 +83,9 @@ def sets(files: Files) -> dict[str, Config]:
         data = dataclasses.replace(base.data, path=files.tmall2014, preset="tmall2014")
         found["tmall2014"] = dataclasses.replace(base, data=data)
     if files.kuairand:
-        base = kuairand.get_config()
-        data = dataclasses.replace(
-            base.data, name="kuairand/explicit", manual_dir=files.kuairand, condition=()
-        )
+        # A small log, of the size of tmall2014 and not of KuaiRand's: it is trained as that one is.
+        base = event_log.get_config()
+        data = DataConfig(name="kuairand/explicit", manual_dir=files.kuairand, length=20)
         found["kuairand"] = dataclasses.replace(base, data=data)
     return found
 
