@@ -171,7 +171,7 @@ def make_network(found: ImpressionSet, length: int, model: ModelConfig) -> Netwo
     items = {attribute.name: np.asarray(attribute.ids) for attribute in found.attributes}
     few = all(len(ids) <= FEW_ITEMS for ids in items.values())
     return Network(
-        spec_of(found, model.dim, length),
+        spec_of(found, model.dim, length, model.embedding_std),
         encoder,
         tim,
         refine,

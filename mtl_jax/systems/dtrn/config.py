@@ -75,6 +75,9 @@ class ModelConfig:
     """Weigh the embeddings task by task (DTRN)."""
     dim: int = 16
     """Numbers an embedding."""
+    embedding_std: float = 0.05
+    """Standard deviation of the first embeddings; larger ones leave the plateau of training sooner,
+    and overfit sooner where there are many ids."""
     width: int = 16
     """Width of the transformer."""
     heads: int = 2
@@ -185,6 +188,8 @@ def _check_model(model: ModelConfig) -> None:
             raise UserError(
                 f"config.model.{name} is {getattr(model, name)}; it must be from 0 to below 1"
             )
+    if model.embedding_std <= 0:
+        raise UserError(f"config.model.embedding_std is {model.embedding_std}; it must be positive")
     if model.width % model.heads:
         raise UserError(
             f"config.model.width is {model.width}, which does not divide into"

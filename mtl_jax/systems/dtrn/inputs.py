@@ -48,6 +48,7 @@ class Spec(NamedTuple):
       times: whether all histories have times.
       dim: d.
       length: L.
+      std: standard deviation of the first embeddings.
     """
 
     columns: tuple[tuple[str, int], ...]
@@ -59,6 +60,7 @@ class Spec(NamedTuple):
     times: bool
     dim: int
     length: int
+    std: float = 0.05
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ class Spec(NamedTuple):
         return (*names, "dense") if self.numbers else tuple(names)
 
 
-def spec_of(found: ImpressionSet, dim: int, length: int) -> Spec:
+def spec_of(found: ImpressionSet, dim: int, length: int, std: float = 0.05) -> Spec:
     """Returns the description of a set."""
     return Spec(
         tuple((column.name, column.size) for column in found.columns),
@@ -79,6 +81,7 @@ def spec_of(found: ImpressionSet, dim: int, length: int) -> Spec:
         all(len(history.times) == len(history.ids) for history in found.histories),
         dim,
         length,
+        std,
     )
 
 
@@ -87,7 +90,7 @@ def init_tables(key: Array, spec: Spec) -> Tree:
     sizes = {name: size for name, size, *_ in (*spec.columns, *spec.attributes)}
     keys = jax.random.split(key, len(sizes))
     pairs = zip(sizes.items(), keys, strict=True)
-    return {name: init_table(k, size, spec.dim) for (name, size), k in pairs}
+    return {name: init_table(k, size, spec.dim, spec.std) for (name, size), k in pairs}
 
 
 def init_inputs(key: Array, spec: Spec, width: int) -> Tree:

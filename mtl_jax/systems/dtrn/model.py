@@ -126,7 +126,9 @@ def init_network(net: Network, key: Array, num_tasks: int) -> Tree:
 
         def tables(key: Array) -> Tree:
             each = zip(columns, jax.random.split(key, len(columns)), strict=True)
-            return {name: init_table(k, rows, net.spec.dim) for (name, rows), k in each}
+            return {
+                name: init_table(k, rows, net.spec.dim, net.spec.std) for (name, rows), k in each
+            }
 
         params["coupled"]["tables"] = rows(tables, keys[7])
     elif net.top.init_coupled is not None:
