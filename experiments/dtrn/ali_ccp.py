@@ -14,32 +14,16 @@ has a wide interval. The 84 million rows are held in memory, some 200 bytes each
 of the skeleton files where that is too much. Not measured here.
 """
 
-from mtl_jax.config import FlatConfig, MethodConfig, OptimConfig, TableConfig, TrainConfig
-from mtl_jax.systems.dtrn.config import Config, DataConfig, ModelConfig
+import dataclasses
+
+from experiments.dtrn import kuairand
+from mtl_jax.systems.dtrn.config import Config, DataConfig
 
 
 def get_config() -> Config:
-    """The experiment."""
-    return Config(
+    """The experiment: the network and the training of KuaiRand's."""
+    return dataclasses.replace(
+        kuairand.get_config(),
         name="ali_ccp",
         data=DataConfig(name="ali_ccp", length=20, resident=False),
-        model=ModelConfig(
-            top="mmoe",
-            width=64,
-            heads=4,
-            bottom=(256, 128),
-            experts=8,
-            tower=(64,),
-            dropout=0.1,
-        ),
-        method=MethodConfig(
-            aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
-        ),
-        optim=OptimConfig(
-            name="adam",
-            lr=1e-3,
-            schedule="cosine",
-            tables=TableConfig(rule="row_adagrad", lr=0.02),
-        ),
-        train=TrainConfig(epochs=2, batch_size=4096, log_every=50, select="validation/auc"),
     )

@@ -14,14 +14,17 @@ The default takes 50,000 of the million users, by a hash of them. Tables are upd
 that a step costs the same for any number of items. Not measured here.
 """
 
-from mtl_jax.config import FlatConfig, MethodConfig, OptimConfig, TableConfig, TrainConfig
+import dataclasses
+
+from experiments.dtrn import kuairand
 from mtl_jax.data.event_logs.options import EventLogOptions
-from mtl_jax.systems.dtrn.config import Config, DataConfig, ModelConfig
+from mtl_jax.systems.dtrn.config import Config, DataConfig
 
 
 def get_config() -> Config:
-    """The experiment."""
-    return Config(
+    """The experiment: the network and the training of KuaiRand's."""
+    return dataclasses.replace(
+        kuairand.get_config(),
         name="taobao_userbehavior",
         data=DataConfig(
             name="event_log",
@@ -30,23 +33,4 @@ def get_config() -> Config:
             length=50,
             log=EventLogOptions(max_users=50_000),
         ),
-        model=ModelConfig(
-            top="mmoe",
-            width=64,
-            heads=4,
-            bottom=(256, 128),
-            experts=8,
-            tower=(64,),
-            dropout=0.1,
-        ),
-        method=MethodConfig(
-            aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
-        ),
-        optim=OptimConfig(
-            name="adam",
-            lr=1e-3,
-            schedule="cosine",
-            tables=TableConfig(rule="row_adagrad", lr=0.02),
-        ),
-        train=TrainConfig(epochs=2, batch_size=4096, log_every=50, select="validation/auc"),
     )

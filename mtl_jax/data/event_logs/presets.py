@@ -26,18 +26,13 @@ _TMALL2014 = EventLogOptions(
     validation=("91", "100"),
     test=("101", "115"),
 )
-_TMALL2014_B = EventLogOptions(
+_TMALL2014_B = dataclasses.replace(
+    _TMALL2014,
     preset="tmall2014_b",
-    item="brand_id",
-    time="day",
-    behaviour="type",
-    behaviours=_TMALL2014.behaviours,
-    time_unit="day",
     rows="cuts",
     lookback=30,
     active=15,
     tasks=("click:0-14d", "buy:0-14d", "fav:fav+cart:0-14d"),
-    streams=("click", "buy", "fav+cart"),
     train=("30", "45", "60", "75"),
     validation=("90",),
     test=("105",),

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_jax.layers.dropout import dropout
-from mtl_jax.layers.embedding import init_table, lookup
+from mtl_jax.layers.embedding import lookup
+from mtl_jax.methods.ownership import is_stacked
 from mtl_jax.metrics.base import unstack
 from mtl_jax.metrics.binary import binary_scores
 from mtl_jax.systems.base import System
@@ -118,19 +119,12 @@ def init_network(net: Network, key: Array, num_tasks: int) -> Tree:
     params["task"] = rows(own, keys[4])
     params["heads"] = rows(lambda k: net.top.init_own(k, size), keys[5])
     if net.top.own_tables:
-        columns = net.spec.columns
-        mine = len(columns) * net.spec.dim
+        columns = net.spec._replace(attributes=())
+        mine = len(columns.columns) * columns.dim
         init_coupled = net.top.init_coupled
         assert init_coupled is not None
         params["coupled"] = rows(lambda k: init_coupled(k, (size, mine, num_tasks)), keys[6])
-
-        def tables(key: Array) -> Tree:
-            each = zip(columns, jax.random.split(key, len(columns)), strict=True)
-            return {
-                name: init_table(k, rows, net.spec.dim, net.spec.std) for (name, rows), k in each
-            }
-
-        params["coupled"]["tables"] = rows(tables, keys[7])
+        params["coupled"]["tables"] = rows(lambda k: embed.init_tables(k, columns), keys[7])
     elif net.top.init_coupled is not None:
         init_coupled = net.top.init_coupled
         params["coupled"] = rows(lambda k: init_coupled(k, size), keys[6])
@@ -281,7 +275,7 @@ def make_system(
 
     def everything(params: Tree, model_state: Tree, batch: Tree) -> Array:
         z, _ = features(params, model_state, batch, None, False)
-        stacked = {k: v for k, v in params.items() if _is_stacked(owner((k,)))}
+        stacked = {k: v for k, v in params.items() if is_stacked(owner((k,)))}
         rest = {k: v for k, v in params.items() if k not in stacked}
 
         def one(t: Array, rows: Tree) -> Array:
@@ -317,10 +311,6 @@ def make_system(
         predict,
         table_ids=table_ids if sparse else None,
     )
-
-
-def _is_stacked(who: str) -> bool:
-    return who == "stacked"
 
 
 def single_task(net: Network, task_names: Sequence[str], weighted: bool = False) -> System:
