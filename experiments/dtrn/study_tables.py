@@ -72,8 +72,8 @@ def _spread(values: Sequence[float], digits: int = 4) -> str:
 def differences(root: Path, cells: Cells) -> dict[str, dict[str, Any]]:
     """AUC of each variant minus that of its base, the mean over seeds and tasks, with intervals.
 
-    95 % over resampled users of the test split; the same resamples for both sides. "seeds" has the
-    difference of each seed, whose spread the interval does not hold.
+    95 % over resampled users of the test split and resampled seeds, the same for both sides: other
+    users and other trainings. "seeds" has the difference of each seed.
     """
     out: dict[str, dict[str, Any]] = {}
     for word in sets_of(cells):
@@ -117,11 +117,13 @@ def _difference(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) ->
     count = min(len(one["logits"]), len(two["logits"]))
     tasks = one["logits"].shape[2]
     drawn, by_seed = [], np.zeros(count)
+    picks = np.random.default_rng(0).integers(count, size=(REPLICATES, count))
     for t in range(tasks):
         rows = one["labels"][:, t], one["group"], one["weights"][:, t]
         both = np.concatenate([one["logits"][:count, :, t], two["logits"][:count, :, t]])
         replicates = bootstrap_auc(both, *rows, replicates=REPLICATES, seed=0)
-        drawn.append(replicates[:, :count].mean(1) - replicates[:, count:].mean(1))
+        gains = replicates[:, :count] - replicates[:, count:]
+        drawn.append(np.take_along_axis(gains, picks, axis=1).mean(axis=1))
         for s in range(count):
             own, other = (auc(side, rows[0], rows[2]) for side in (both[s], both[count + s]))
             by_seed[s] += (own - other) / tasks
@@ -261,9 +263,9 @@ NOTE = (
     " same optimiser, steps and batch, and its checkpoint is picked by the validation AUC; nothing"
     " was tuned for one variant alone. Mean over seeds +- standard deviation. `against base` is the"
     " difference of mean AUC to the same network with the mean of events, with a 95 % interval over"
-    " resampled test users (which does not hold the spread over seeds); `attained` is the share of"
-    " the AUC above chance that the best possible prediction has; Delta_m is against single-task"
-    " networks of the base's size, less is better."
+    " resampled test users and seeds together; `attained` is the share of the AUC above chance that"
+    " the best possible prediction has; Delta_m is against single-task networks of the base's size,"
+    " less is better."
 )
 
 
