@@ -6,17 +6,14 @@ the task and one of the behaviour type (DTRN, task-specific interest module). Th
 paper's. Widths, pre-normalisation, the pooling and the folding are ours.
 
 Shapes: S behaviour types, B examples, L events, D width, H heads, d the width of an interest.
-Tokens are [S, L, D, B]: sequences are short and there are many, so examples come last, where they
-fill vector registers and neighbouring threads, and no operation but the first has to move them.
 
 Folding. gamma * xhat + beta in front of a matrix W is xhat (diag(gamma) W) + beta W: the condition
 moves into the small matrix, xhat is normalised once for all tasks, and the layer is one matrix
-product over all L * B tokens a behaviour type. `fold=False` computes it as written, for tests.
+product over all B * L tokens a behaviour type. `fold=False` computes it as written, for tests.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
-from mtl_jax.systems.dtrn.nets import dense, init_dense
+from mtl_jax.systems.dtrn.nets import along_last, dense, init_dense
 
 Array = jax.Array
 Tree = Any
@@ -36,7 +33,9 @@ EPS = 1e-6
 FAR = -1e9  # finite: a row in which everything is masked stays finite
 SITES = 2  # normalisations a layer: before attention, before the feed-forward part
 FEED_FORWARD = 2  # its hidden width, in widths
-UNROLL = 64  # `pairwise` is written out up to this many terms
+# On the CPU a product and a sum beat a batched matrix product up to about this many numbers a
+# head and sequence (benchmarks/dtrn_step.py).
+SMALL = 128
 
 
 class Setting(NamedTuple):
@@ -168,43 +167,11 @@ def conditions(shared: Tree, own: Tree, setting: Setting) -> Array | None:
     return dense(shared["hyper"]["out"], hidden).reshape(setting.deltas)
 
 
-def lanes(x: Array) -> Array:
-    """Returns x [S, B, ...] as [S, ..., B]: examples last."""
-    return jnp.moveaxis(x, 1, -1)
-
-
 def normalise(x: Array) -> Array:
-    """Returns x [..., D, B] with zero mean and unit variance over D."""
-    centred = x - x.mean(-2, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-2, keepdims=True) + EPS)
-
-
-@jax.custom_vjp
-def pairwise(a: Array, b: Array) -> Array:
-    """Returns sum over k of a [..., M, k, B] b [..., N, k, B] as [..., M, N, B].
-
-    A matrix product for each example, with the examples last. Matrices of ten by eight are too
-    small for a call of a matrix product each; written out as products and sums they are one loop.
-    The derivative is written out too: XLA would make of it a sum over an axis, for which the CPU
-    backend first stores what is to be summed, M N k B numbers.
-    """
-    if a.shape[-2] > UNROLL:
-        return jnp.einsum("...mkb,...nkb->...mnb", a, b)
-    terms = [a[..., :, None, k, :] * b[..., None, :, k, :] for k in range(a.shape[-2])]
-    return functools.reduce(jnp.add, terms)
-
-
-def _turned(x: Array) -> Array:
-    return jnp.swapaxes(x, -3, -2)
-
-
-pairwise.defvjp(
-    lambda a, b: (pairwise(a, b), (a, b)),
-    lambda ab, g: (
-        pairwise(g, _turned(ab[1])).astype(ab[0].dtype),
-        pairwise(_turned(g), _turned(ab[0])).astype(ab[1].dtype),
-    ),
-)
+    """Returns x with zero mean and unit variance over the last axis."""
+    mean = x.mean(-1, keepdims=True)
+    centred = x - mean
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS)
 
 
 def interests(
@@ -222,10 +189,10 @@ def interests(
     Args:
       shared: of `init_shared`.
       own: of `init_own`, this task's.
-      x: [S, L, D, B] tokens; with pool cand_token one more, the candidate, in front.
+      x: [S, B, L, D] tokens; with pool cand_token one more, the candidate, in front.
       xhat: normalise(x), which no task changes and all share.
-      valid: [S, L, B] 1 for an event, 0 for padding; the candidate's token counts as an event.
-      candidate: [S, D, B], what attends to the events.
+      valid: [S, B, L] 1 for an event, 0 for padding; the candidate's token counts as an event.
+      candidate: [S, B, D], what attends to the events.
       setting: see `Setting`.
       keys: one an example for dropout; None for evaluation.
 
@@ -243,27 +210,22 @@ def interests(
         normed = xhat if r == 0 else None
         x = _layer(layer, gamma[:, here], beta[:, here], x, normed, valid, setting, keys, r)
     if setting.pool == "cand_token":
-        pooled, weights = x[:, 0], _shares(valid)
+        pooled, weights = x[:, :, 0], valid / jnp.maximum(valid.sum(-1, keepdims=True), 1)
     elif setting.pool == "mean":
-        weights = _shares(valid)
-        pooled = (x * weights[:, :, None]).sum(1)
+        weights = valid / jnp.maximum(valid.sum(-1, keepdims=True), 1)
+        pooled = (x * weights[..., None]).sum(2)
     else:
         pooled, weights = _attend(shared, x, valid, candidate, setting.heads)
     # No bias: nobody's history is 0.
-    out = _times(pooled, shared["out"], None)
+    out = pooled @ shared["out"]
     if setting.residual:
         events = slice(1, None) if setting.pool == "cand_token" else slice(None)
-        mask = valid[:, events]
-        mean = (xhat[:, events] * _shares(mask)[:, :, None]).sum(1)
-        some = mask.max(1).astype(mean.dtype)
-        moved = mean * gamma[:, 0, :, None] + some[:, None] * beta[:, 0, :, None]
-        out += _times(moved, shared["past"], None)
-    return out.transpose(2, 0, 1), weights.transpose(2, 0, 1)
-
-
-def _shares(valid: Array) -> Array:
-    """Returns equal weights of the events, [S, L, B]; zeros where there are none."""
-    return valid / jnp.maximum(valid.sum(1, keepdims=True), 1)
+        mask = valid[:, :, events]
+        count = mask.sum(-1, keepdims=True)
+        mean = (xhat[:, :, events] * mask[..., None]).sum(2) / jnp.maximum(count, 1)
+        some = (count > 0).astype(mean.dtype)
+        out += (mean * gamma[:, :1] + some * beta[:, :1]) @ shared["past"]
+    return jnp.swapaxes(out, 0, 1), jnp.swapaxes(weights, 0, 1)
 
 
 def _layer(
@@ -277,7 +239,7 @@ def _layer(
     keys: Array | None,
     number: int,
 ) -> Array:
-    """One transformer layer over [S, L, D, B], with the pair's gamma and beta [S, 2, D]."""
+    """One transformer layer over [S, B, L, D], with the pair's gamma and beta [S, 2, D]."""
 
     def conditioned(xhat: Array, site: int, kernel: Array, bias: Array | None) -> Array:
         g, b = gamma[:, site], beta[:, site]
@@ -286,14 +248,14 @@ def _layer(
             moved = jnp.einsum("sd,sdk->sk", b, kernel)
             shift = moved if bias is None else moved + jnp.broadcast_to(bias, moved.shape)
             return _times(xhat, g[:, :, None] * kernel, shift)
-        return _times(xhat * g[:, None, :, None] + b[:, None, :, None], kernel, bias)
+        return _times(xhat * g[:, None, None] + b[:, None, None], kernel, bias)
 
     def normed(x: Array, site: int) -> Array:
-        return normalise(x) * gamma[:, None, site, :, None] + beta[:, None, site, :, None]
+        return normalise(x) * gamma[:, site, None, None] + beta[:, site, None, None]
 
     def drop(x: Array) -> Array:
-        moved = jnp.moveaxis(x, -1, 0)
-        return jnp.moveaxis(dropout(moved, keys, setting.rate, 100 + number), 0, -1)
+        moved = jnp.moveaxis(x, 1, 0)
+        return jnp.moveaxis(dropout(moved, keys, setting.rate, 100 + number), 0, 1)
 
     if setting.norm_first:
         qkv = conditioned(normalise(x) if xhat is None else xhat, 0, layer["qkv"], None)
@@ -310,67 +272,55 @@ def _layer(
 
 
 def _times(x: Array, kernel: Array, bias: Array | None) -> Array:
-    """Returns x [S, ..., D, B] times a kernel [D, K] or [S, D, K], plus a bias [K] or [S, K]."""
-    lead = x.shape[:-2]
-    kernel = jnp.broadcast_to(_spread(kernel, 2, len(lead)), (*lead, *kernel.shape[-2:]))
-    out = jnp.einsum("...db,...dk->...kb", x, kernel)
+    """Returns x [S, B, L, D] times a kernel [D, K] or [S, D, K], plus a bias [K] or [S, K]."""
+    out = x @ kernel if kernel.ndim == 2 else jnp.einsum("sbld,sdk->sblk", x, kernel)
     if bias is None:
         return out
-    return out + _spread(bias, 1, len(lead))[..., None]
-
-
-def _spread(x: Array, own: int, lead: int) -> Array:
-    """Returns x, whose last `own` axes are its own and which may have S in front, with `lead`."""
-    first = x.shape[: x.ndim - own] or (1,)
-    return x.reshape(*first, *(1,) * (lead - 1), *x.shape[-own:])
-
-
-def _by_head(x: Array, kernels: Array) -> Array:
-    """Returns x [S, H, D, B] times a kernel [D, K] for each head, as [S, H, K, B]."""
-    parts = [_times(x[:, h], kernel, None) for h, kernel in enumerate(kernels)]
-    return jnp.stack(parts, axis=1)
+    return along_last(out, bias) if bias.ndim == 1 else out + bias[:, None, None]
 
 
 def attention(qkv: Array, valid: Array, heads: int) -> Array:
-    """Attention of every event to all of its sequence: [S, L, 3 D, B] to [S, L, D, B].
+    """Attention of every event to all of its sequence: [S, B, L, 3 D] to [S, B, L, D].
 
-    `valid` is [S, L, B]. Scores are summed and normalised in float32 at least.
+    Sequences are short and there are many, so on the CPU the call of a small matrix product costs
+    more than the product: there scores are a product and a sum, which XLA makes one loop.
     """
-    size = qkv.shape[2] // (3 * heads)
-    split = (*qkv.shape[:2], heads, size, qkv.shape[3])
-    q, k, v = (
-        part.reshape(split).swapaxes(1, 2)  # [S, H, L, D / H, B]
-        for part in jnp.split(qkv, 3, axis=2)
-    )
-    precise = jnp.promote_types(qkv.dtype, jnp.float32)
-    scores = pairwise(q, k).astype(precise) / math.sqrt(size)
-    scores += jnp.where(valid > 0, 0.0, FAR)[:, None, None]
-    weights = jax.nn.softmax(scores, axis=-2)  # [S, H, L, L, B]
-    out = pairwise(weights.astype(v.dtype), _turned(v))  # [S, H, L, D / H, B]
-    return out.swapaxes(1, 2).reshape(*qkv.shape[:2], heads * size, qkv.shape[3])
+    *lead, length, three = qkv.shape
+    q, k, v = jnp.moveaxis(qkv.reshape(*lead, length, 3, heads, three // (3 * heads)), -3, 0)
+    q, k, v = (jnp.swapaxes(each, -3, -2) for each in (q, k, v))  # [S, B, H, L, D / H]
+    scale = 1 / math.sqrt(q.shape[-1])
+    mask = jnp.where(valid > 0, 0.0, FAR)[:, :, None, None]
+    if jax.default_backend() == "cpu" and length * q.shape[-1] <= SMALL:
+        scores = (q[..., :, None, :] * k[..., None, :, :]).sum(-1)
+        weights = jax.nn.softmax(scores * scale + mask, axis=-1)
+        out = (weights[..., None] * v[..., None, :, :]).sum(-2)
+    else:
+        scores = jnp.einsum("...id,...jd->...ij", q, k)
+        weights = jax.nn.softmax(scores.astype(jnp.float32) * scale + mask, axis=-1)
+        out = jnp.einsum("...ij,...jd->...id", weights.astype(v.dtype), v)
+    return jnp.swapaxes(out, -3, -2).reshape(*lead, length, three // 3)
 
 
 def _attend(
     shared: Tree, y: Array, valid: Array, candidate: Array, heads: int
 ) -> tuple[Array, Array]:
-    """The candidate's attention to the events: ([S, D, B], [S, L, B] mean weight over heads).
+    """The candidate's attention to the events: ([S, B, D], [S, B, L] mean weight over heads).
 
     A place of logit 0 and value 0 takes part, so that a candidate may attend to nothing: a
     sequence without events gives 0. Keys and values are never formed for every event: their
     matrices go to the query and to the pooled event.
     """
-    width = y.shape[2]
+    *_, width = y.shape
     size = width // heads
     split = (width, heads, size)
     # Normalised, or the small embeddings of the beginning would attend to everything alike.
-    query = _times(normalise(candidate), shared["query"], None)
-    query = query.reshape(len(y), heads, size, -1)
-    query = _by_head(query, shared["key"].reshape(split).transpose(1, 2, 0))  # [S, H, D, B]
-    scores = pairwise(query, y) / math.sqrt(size)  # [S, H, L, B]
-    scores += jnp.where(valid > 0, 0.0, FAR)[:, None]
+    query = (normalise(candidate) @ shared["query"]).reshape(*candidate.shape[:-1], heads, size)
+    query = jnp.einsum("sbhk,dhk->sbhd", query, shared["key"].reshape(split))
+    scores = (query[:, :, None] * y[:, :, :, None]).sum(-1) / math.sqrt(size)  # [S, B, L, H]
+    scores += jnp.where(valid > 0, 0.0, FAR)[..., None]
     top = jax.lax.stop_gradient(jnp.maximum(scores.max(2, keepdims=True), 0))
     raw = jnp.exp(scores - top)
     weights = raw / (raw.sum(2, keepdims=True) + jnp.exp(-top))
-    pooled = pairwise(weights, _turned(y))  # [S, H, D, B]
-    value = _by_head(pooled, shared["value"].reshape(split).transpose(1, 0, 2))
-    return value.reshape(candidate.shape), weights.mean(1)
+    pooled = (weights[..., None] * y[:, :, :, None]).sum(2)  # [S, B, H, D]
+    value = jnp.einsum("sbhd,dhk->sbhk", pooled, shared["value"].reshape(split))
+    return value.reshape(*candidate.shape), weights.mean(-1)

@@ -144,7 +144,6 @@ def base(net: Network, params: Tree, batch: Tree, keys: Array | None) -> dict[st
         x = jnp.concatenate([candidate[:, :, None], x], 2)
         valid = jnp.concatenate([jnp.ones_like(valid[:, :, :1]), valid], 2)
     x = jnp.swapaxes(dropout(jnp.swapaxes(x, 0, 1), keys, net.tim.rate, 3), 0, 1)
-    x, valid, candidate = interest.lanes(x), interest.lanes(valid), interest.lanes(candidate)
     return {
         **found,
         "x": x,
