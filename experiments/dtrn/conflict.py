@@ -25,10 +25,10 @@ def get_config() -> Config:
     return Config(
         name="conflict",
         data=DataConfig(name="conflict/strong", length=10),
-        model=ModelConfig(top="mmoe", dim=8, dropout=0.0, embedding_std=0.3),
+        model=ModelConfig(top="mmoe", dim=8, dropout=0.1, embedding_std=0.3),
         method=MethodConfig(
             aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
         ),
         optim=OptimConfig(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine"),
-        train=TrainConfig(epochs=6, batch_size=1024, log_every=40, select="validation/auc"),
+        train=TrainConfig(epochs=12, batch_size=1024, log_every=40, select="validation/auc"),
     )

@@ -14,7 +14,9 @@ preset, or say everything where --config.data.preset is empty; they are explaine
 
 The default preset reads the Tmall brand contest of 2014: columns user_id, brand_id, type (0 click,
 1 buy, 2 favourite, 3 cart), day (0 .. 122). Such a log is small, so networks overfit within a few
-epochs: the checkpoint is chosen by the validation AUC, several times an epoch.
+epochs: the checkpoint is chosen by the validation AUC, several times an epoch. Of some fifteen
+configurations of the network without TIM and TRM, by the validation AUC, small layers, a high rate
+and a strong weight decay did best; large layers at a low rate stay below the means of users.
 """
 
 from mtl_jax.config import FlatConfig, MethodConfig, OptimConfig, TableConfig, TrainConfig
@@ -26,18 +28,18 @@ def get_config() -> Config:
     return Config(
         name="event_log",
         data=DataConfig(name="event_log", path="events.csv", preset="tmall2014", length=20),
-        model=ModelConfig(top="mmoe", width=32, embedding_dropout=0.2),
+        model=ModelConfig(top="mmoe", width=32, bottom=(32,), tower=(16,), embedding_dropout=0.3),
         method=MethodConfig(
             aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
         ),
         optim=OptimConfig(
             name="adamw",
-            lr=1e-3,
-            weight_decay=0.05,
+            lr=1e-2,
+            weight_decay=1.0,
             schedule="cosine",
             tables=TableConfig(rule="row_adagrad", lr=0.02),
         ),
         train=TrainConfig(
-            epochs=4, batch_size=1024, eval_every=25, log_every=25, select="validation/auc"
+            epochs=4, batch_size=512, eval_every=25, log_every=25, select="validation/auc"
         ),
     )

@@ -16,7 +16,7 @@ from mtl_jax.data.recommendation.conflict import CONFIGS, generate
 class Builder(ImpressionBuilder):
     """TFDS builder of `conflict`."""
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name=name, description=f"Conflict {settings.conflict}.")
         for name, settings in CONFIGS.items()

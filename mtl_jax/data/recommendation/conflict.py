@@ -71,9 +71,9 @@ from mtl_jax.data.recommendation.draws import Draws
 FIRST = 2  # The first id that stands for a value, after PAD and UNSEEN.
 
 CONFIGS: Mapping[str, Settings] = {
-    "strong": Settings(users=30_000, conflict=1.0),
-    "medium": Settings(users=30_000, conflict=0.6),
-    "mild": Settings(users=30_000, conflict=0.3),
+    "strong": Settings(users=15_000, conflict=1.0),
+    "medium": Settings(users=15_000, conflict=0.6),
+    "mild": Settings(users=15_000, conflict=0.3),
     "tiny": Settings(users=300, conflict=1.0, max_events=6),
 }
 
