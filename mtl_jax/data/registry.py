@@ -143,6 +143,12 @@ _ROWS = (
         "nothing: the impressions are drawn here",
         configs=("strong", "medium", "mild", "tiny"),
     ),
+    DatasetSpec(
+        "creatives",
+        "ad creatives until their operator stops them, with the attainable optimum",
+        "nothing: the creatives are drawn here",
+        configs=("faithful", "easy", "hard", "feedback", "tiny"),
+    ),
 )
 DATASETS = {row.name: row for row in _ROWS}
 

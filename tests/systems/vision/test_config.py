@@ -24,7 +24,9 @@ CELEBA = ["--config.data.name=celeba"]
 
 
 def test_every_image_set_and_model_is_known() -> None:
-    assert FAMILIES.keys() | {"fisher", "darcy", "plate", *IMPRESSIONS} == DATASETS.keys()
+    assert (
+        FAMILIES.keys() | {"fisher", "darcy", "plate", "creatives", *IMPRESSIONS} == DATASETS.keys()
+    )
     assert set(typing.get_args(typing.get_type_hints(ModelConfig)["name"])) == MODELS.keys()
     for name in MODELS:
         assert builders.make_trunk(name, (4, 4)) is not None

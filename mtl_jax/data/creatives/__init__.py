@@ -1,0 +1,1 @@
+"""Generated ad creatives with known truth."""
