@@ -30,6 +30,8 @@ def get_config() -> Config:
         method=MethodConfig(
             aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
         ),
-        optim=OptimConfig(name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine"),
+        optim=OptimConfig(
+            name="adamw", lr=1e-2, weight_decay=0.01, schedule="cosine", warmup_steps=150
+        ),
         train=TrainConfig(epochs=6, batch_size=256, log_every=160, select="validation/auc"),
     )
