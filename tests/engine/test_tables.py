@@ -30,6 +30,7 @@ from tests import toys
 from tests.engine import tables_worker as worker
 
 WORKER = "tests/engine/tables_worker.py"
+BACKENDS = ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)]  # slow: a minute each
 
 
 def _close(a: Any, b: Any, rtol: float = 2e-5, atol: float = 2e-6) -> None:
@@ -380,7 +381,7 @@ def test_sharded_is_replicated(one_device: pathlib.Path) -> None:
         np.testing.assert_allclose(twin, found[name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_eight_devices_are_one(
     backend: str, one_device: pathlib.Path, run_python: Callable, tmp_path: pathlib.Path
 ) -> None:
@@ -419,7 +420,7 @@ def test_two_processes_of_two_devices_are_one(
     _same_run(out, one_device)
 
 
-@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_devices_send_and_need_does_not_grow_with_the_table(
     backend: str, run_python: Callable
 ) -> None:

@@ -30,7 +30,10 @@ HIDDEN_SD = np.sqrt(0.35**2 + 0.60**2)
 MEASURED_AT = 40_000
 
 
-@pytest.fixture(scope="module", params=["faithful", "easy", "hard"])
+@pytest.fixture(
+    scope="module",
+    params=["faithful", *(pytest.param(name, marks=pytest.mark.slow) for name in ("easy", "hard"))],
+)
 def preset(request):
     return request.param, generate(CONFIGS[request.param]._replace(creatives=ROWS), seed=1)
 
