@@ -261,7 +261,9 @@ def methods_table(found: Found) -> str:
 NOTE = (
     "Our configurations: the paper's sets, sizes and tables are not known to us. Every row has the"
     " same optimiser, steps and batch, and its checkpoint is picked by the validation AUC; nothing"
-    " was tuned for one variant alone. Mean over seeds +- standard deviation. `against base` is the"
+    " was tuned for one variant alone, except that on conflict rows without a transformer and rows"
+    " with one each have the better of two batch sizes (`experiments/dtrn/study_cells.py`)."
+    " Mean over seeds +- standard deviation. `against base` is the"
     " difference of mean AUC to the same network with the mean of events, with a 95 % interval over"
     " resampled test users and seeds together; `attained` is the share of the AUC above chance that"
     " the best possible prediction has; Delta_m is against single-task networks of the base's size,"
@@ -318,8 +320,10 @@ def draw_gains(found: Found, path: Path) -> bool:
             ax.set_xlim(-0.5, len(TOPS) - 0.5)
             ax.set_xticks(range(len(TOPS)), ["Shared\nBottom", "MMoE", "PLE"])
         for ax in axes.flat[len(words) :]:
-            ax.set_visible(False)
+            ax.set_axis_off()
+            for k, label in enumerate(list(VARIANTS.values())[1:]):
+                ax.plot([], [], "o-", color=figures.COLOURS[k], label=label)
         for ax in axes[:, 0]:
             ax.set_ylabel("mean AUC minus base")
-        figures.legend(axes.flat[len(words) - 1], fontsize=7)
+        figures.legend(axes.flat[min(len(words), axes.size - 1)], fontsize=7)
     return True
