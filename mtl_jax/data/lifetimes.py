@@ -16,7 +16,7 @@ rare) is made of it when a run begins, since a set may be split in several ways.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -135,8 +135,8 @@ def check_lifetimes(found: LifetimeSet, where: str) -> LifetimeSet:
         if not holds:
             raise UserError(f"{where}: {rule}")
 
-    def each(name: str, good: np.ndarray, values: np.ndarray, rule: str) -> None:
-        bad = np.flatnonzero(~good)
+    def each(name: str, good: Any, values: np.ndarray, rule: str) -> None:
+        bad = np.flatnonzero(~np.asarray(good))
         if len(bad):
             raise UserError(f"{where}: row {bad[0]} has {name} {values[bad[0]]}; {rule}")
 
