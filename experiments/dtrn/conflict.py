@@ -10,8 +10,9 @@ is computed with the set, so a table can say which share of the attainable AUC a
 Embeddings are narrow on purpose: 8 numbers a history are enough for what one task needs of it, not
 for what all of them need. The rate is high, batches are small and the first embeddings are large
 because there is a plateau to leave, where a network knows how much of a history matches and not yet
-in what. Without a transformer larger batches are better: --config.train.batch-size=1024
---config.train.epochs=12; the study takes for each the better of the two.
+in what. Without the slow start the task that wants the opposite of another often stays there.
+Without a transformer larger batches are better (--config.train.batch-size=1024
+--config.train.epochs=12 --config.optim.warmup-steps=40): the study takes for each the better.
 
     make train EXPERIMENT=experiments/dtrn/conflict.py                # minutes on two CPU cores
     make train EXPERIMENT=experiments/dtrn/conflict.py ARGS="--config.data.name=conflict/mild"

@@ -306,10 +306,9 @@ def draw_gains(found: Found, path: Path) -> bool:
     rows = -(-len(words) // columns)
     with figures.canvas(path, rows, columns, 2.6 * rows) as (_, axes):
         for ax, word in zip(axes.flat, words, strict=False):
-            for k, (variant, label) in enumerate(list(VARIANTS.items())[1:]):
+            for k, variant in enumerate(list(VARIANTS)[1:]):
                 own = [(t, gains.get(f"{word}-{top}-{variant}")) for t, top in enumerate(TOPS)]
                 colour = figures.COLOURS[k]
-                ax.plot([], [], "o-", color=colour, label=label)
                 for t, gain in own:
                     if gain is not None:
                         at = t + 0.17 * (k - 1.5)
@@ -321,9 +320,10 @@ def draw_gains(found: Found, path: Path) -> bool:
             ax.set_xticks(range(len(TOPS)), ["Shared\nBottom", "MMoE", "PLE"])
         for ax in axes.flat[len(words) :]:
             ax.set_axis_off()
-            for k, label in enumerate(list(VARIANTS.values())[1:]):
-                ax.plot([], [], "o-", color=figures.COLOURS[k], label=label)
         for ax in axes[:, 0]:
             ax.set_ylabel("mean AUC minus base")
-        figures.legend(axes.flat[min(len(words), axes.size - 1)], fontsize=7)
+        key = axes.flat[min(len(words), axes.size - 1)]  # an empty panel, if there is one
+        for k, label in enumerate(list(VARIANTS.values())[1:]):
+            key.plot([], [], "o-", color=figures.COLOURS[k], label=label)
+        figures.legend(key, fontsize=7)
     return True

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtl_jax.data.blocks import manual_folder
 from mtl_jax.data.impressions import SPLITS, ImpressionSet
 from mtl_jax.data.impressions_io import ROW_ARRAYS, VECTORS, Spool, load_impressions, pieces
 from mtl_jax.errors import UserError
@@ -63,13 +64,9 @@ class ImpressionBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        try:
-            manual_dir = Path(str(dl_manager.manual_dir))
-        except AssertionError:  # How TFDS says that none was given.
-            manual_dir = None
         self.vocabularies = {}
         spool = Spool(Path(str(self.data_path)))
-        for part in self.parts(manual_dir):
+        for part in self.parts(manual_folder(dl_manager)):
             spool.add(part)
         counts = spool.finish(self.sources, self.vocabularies)
         if empty := [split for split in SPLITS if not counts[split]]:

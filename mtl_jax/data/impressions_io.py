@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mtl_jax.data.blocks import pieces as split_pieces
+from mtl_jax.data.blocks import prepared_name, read_records, wide
 from mtl_jax.data.impressions import (
     SPLITS,
     Attribute,
@@ -61,9 +63,7 @@ def load_impressions(
       UserError: unknown name, no source, wrong files, a set that is damaged.
     """
     folder = prepare(name, data_dir, manual_dir)
-    base, config = name.partition("/")[0], folder.parent.name
-    # A set that is made of a file of one's own is called by a digest of it: its folder knows.
-    return read_impressions(base if config == base else f"{base}/{config}", folder, data_dir)
+    return read_impressions(prepared_name(name, folder), folder, data_dir)
 
 
 def read_impressions(name: str, folder: Path, data_dir: str | Path | None) -> ImpressionSet:
@@ -74,9 +74,7 @@ def read_impressions(name: str, folder: Path, data_dir: str | Path | None) -> Im
         common = json.loads((folder / COMMON_FILE).read_text())
         for split in SPLITS:
             counts.append(common["rows"][split])
-            for piece in pieces(split, counts[-1]):
-                source = builder.as_data_source(piece)
-                blocks += [source[index] for index in range(len(source))]
+            blocks += read_records(builder, pieces(split, counts[-1]))
         rows = {key: np.concatenate([block[key] for block in blocks]) for key in ROW_ARRAYS}
         for key, width in common["widths"].items():
             rows[key] = rows[key][:, :width]  # Where there is no column, a record has one of zeros.
@@ -125,11 +123,7 @@ def load_vocabularies(
 
 def pieces(split: str, rows: int) -> dict[str, tuple[int, int]]:
     """Returns the TFDS splits that hold the `rows` rows of `split`, and which rows each has."""
-    starts = range(0, max(rows, 1), PIECE)
-    names = [split if number == 0 else f"{split}_{number}" for number in range(len(starts))]
-    return {
-        name: (start, min(start + PIECE, rows)) for name, start in zip(names, starts, strict=True)
-    }
+    return split_pieces(split, rows, PIECE)
 
 
 class GrowingArray:
@@ -241,7 +235,7 @@ class Spool:
                     count * width,
                     offset=start * width * np.dtype(dtype).itemsize,
                 )
-                block[key] = values if key in VECTORS else _wide(values.reshape(count, width))
+                block[key] = values if key in VECTORS else wide(values.reshape(count, width))
             yield block
         if last == self._counts[split]:
             for key in ROW_ARRAYS:
@@ -266,11 +260,6 @@ class Spool:
 
     def _file(self, split: str, key: str) -> Path:
         return self._folder / f"spool-{split}-{key}.bin"
-
-
-def _wide(matrix: np.ndarray) -> np.ndarray:
-    """A matrix as it can be in a record: TFDS does not read back one without columns."""
-    return matrix if matrix.shape[1] else np.zeros((len(matrix), 1), matrix.dtype)
 
 
 def _common(part: ImpressionSet) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtl_jax.data.blocks import manual_folder
 from mtl_jax.data.lifetimes import LifetimeSet, check_lifetimes
 from mtl_jax.data.lifetimes_io import (
     COMPRESSED,
@@ -65,11 +66,7 @@ class LifetimeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        try:
-            manual_dir = Path(str(dl_manager.manual_dir))
-        except AssertionError:  # How TFDS says that none was given.
-            manual_dir = None
-        found = check_lifetimes(self.lifetimes(manual_dir), self.name)
+        found = check_lifetimes(self.lifetimes(manual_folder(dl_manager)), self.name)
         common = write_common(Path(str(self.data_path)), found, self.sources)
         return {
             piece: self._generate_examples(found, first, last)

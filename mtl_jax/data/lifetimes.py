@@ -154,7 +154,7 @@ def check_lifetimes(found: LifetimeSet, where: str) -> LifetimeSet:
     each("upper", (upper == time) | (event > 0), upper, "a censored row has upper = time")
     each("entry", (entry >= 0) & (entry <= time), entry, "it must be from 0 to the time")
     each("weight", np.isfinite(found.weight) & (found.weight > 0), found.weight, "it must be > 0")
-    names = [each_.name for each_ in (*found.numbers, *found.categories, *found.texts)]
+    names = [kind.name for kind in (*found.numbers, *found.categories, *found.texts)]
     require(len(set(names)) == len(names), f"names of columns repeat: {names}")
     for number in found.numbers:
         values = number.values

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from mtl_jax.data import manifest
+from mtl_jax.data.blocks import pieces as split_pieces
+from mtl_jax.data.blocks import prepared_name, read_records, wide
 from mtl_jax.data.lifetimes import (
     SPLITS,
     Category,
@@ -70,9 +72,7 @@ def load_lifetimes(
       UserError: unknown name, no source, wrong files, a set that is damaged.
     """
     folder = prepare(name, data_dir, manual_dir)
-    base, config = name.partition("/")[0], folder.parent.name
-    # A set that is made of a file of one's own is called by a digest of it: its folder knows.
-    return read_lifetimes(base if config == base else f"{base}/{config}", folder, data_dir)
+    return read_lifetimes(prepared_name(name, folder), folder, data_dir)
 
 
 def read_lifetimes(name: str, folder: Path, data_dir: str | Path | None) -> LifetimeSet:
@@ -82,12 +82,9 @@ def read_lifetimes(name: str, folder: Path, data_dir: str | Path | None) -> Life
     manifest.require_sound(name, folder, contents=True)
     with reading(name, folder):
         common = json.loads((folder / COMMON_FILE).read_text())
-        blocks = []
-        for piece in pieces(common["rows"], common["row_bytes"]):
-            source = builder.as_data_source(piece)
-            blocks += [source[index] for index in range(len(source))]
+        records = read_records(builder, pieces(common["rows"], common["row_bytes"]))
         rows = {
-            key: np.concatenate([block.pop(key) for block in blocks])
+            key: np.concatenate([record.pop(key) for record in records])
             for key in (*VECTORS, *MATRICES)
         }
         for key in MATRICES:  # Where there is no column, a record has one of zeros.
@@ -130,11 +127,7 @@ def read_lifetimes(name: str, folder: Path, data_dir: str | Path | None) -> Life
 def pieces(rows: int, row_bytes: int) -> dict[str, tuple[int, int]]:
     """Returns the TFDS splits that hold `rows` rows of `row_bytes`, and which rows each has."""
     most = max(PIECE_BYTES // max(row_bytes, 1) // BLOCK, 1) * BLOCK
-    starts = range(0, rows, most)
-    names = ["rows" if number == 0 else f"rows_{number}" for number in range(len(starts))]
-    return {
-        name: (start, min(start + most, rows)) for name, start in zip(names, starts, strict=True)
-    }
+    return split_pieces("rows", rows, most)
 
 
 def write_common(folder: Path, found: LifetimeSet, sources: list[str]) -> dict[str, Any]:
@@ -188,8 +181,7 @@ def blocks(found: LifetimeSet, first: int, last: int) -> Iterator[dict[str, np.n
             flat = np.ascontiguousarray(matrix, MATRICES[key]).reshape(
                 len(matrix), np.prod(matrix.shape[1:], dtype=int)
             )
-            # TFDS does not read back a matrix without columns.
-            block[key] = flat if flat.shape[1] else np.zeros((len(flat), 1), flat.dtype)
+            block[key] = wide(flat)
         yield block
 
 

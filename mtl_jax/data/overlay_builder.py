@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mtl_jax.data.blocks import manual_folder
 from mtl_jax.data.overlay import split_sources
 from mtl_jax.data.raw import SIDE
 from mtl_jax.data.sources import find_pool
@@ -58,10 +59,7 @@ class OverlayMixin:
         )
 
     def _split_generators(self: Any, dl_manager: Any) -> dict[str, Any]:
-        try:
-            manual_dir = str(dl_manager.manual_dir)
-        except AssertionError:  # How TFDS says that none was given.
-            manual_dir = None
+        manual_dir = manual_folder(dl_manager)
         everything = self.builder_config.name == "full"
         names = list(dict.fromkeys(self.POOLS))
         pools = [find_pool(name, manual_dir, everything=everything) for name in names]

@@ -57,7 +57,7 @@ def auc_interval(
     """
     scores = np.atleast_2d(scores)
     drawn = bootstrap_auc(scores, labels, groups, weights, replicates=replicates, seed=seed)
-    return _interval(_mean_auc(scores, labels, weights), drawn.mean(axis=1), level)
+    return percentile_interval(_mean_auc(scores, labels, weights), drawn.mean(axis=1), level)
 
 
 def paired_bootstrap(
@@ -91,7 +91,7 @@ def paired_bootstrap(
     drawn = bootstrap_auc(both, labels, groups, weights, replicates=replicates, seed=seed)
     difference = drawn[:, : len(one)].mean(axis=1) - drawn[:, len(one) :].mean(axis=1)
     value = _mean_auc(one, labels, weights) - _mean_auc(other, labels, weights)
-    return _interval(value, difference, level)
+    return percentile_interval(value, difference, level)
 
 
 def bootstrap_auc(
@@ -126,7 +126,7 @@ def bootstrap_auc(
     sides = [(rows.groups[side], rows.weights[side]) for order in orders for side in order[:2]]
     rng = np.random.default_rng(seed)
     for r in range(replicates):
-        times = np.bincount(rng.integers(0, users, users), minlength=users)
+        times = draw_units(rng, users)
         drawn = [times[owner] * weight for owner, weight in sides]
         for m, order in enumerate(orders):
             won, pairs = won_pairs(order, drawn[2 * m], drawn[2 * m + 1])
@@ -139,7 +139,13 @@ def _mean_auc(scores: np.ndarray, labels: Any, weights: Any) -> float:
     return float(np.mean([auc(own, labels, weights) for own in scores]))
 
 
-def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+def draw_units(rng: np.random.Generator, units: int) -> np.ndarray:
+    """Draws `units` of so many units with replacement; returns how often each came, [units]."""
+    return np.bincount(rng.integers(0, units, units), minlength=units)
+
+
+def percentile_interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+    """Returns an estimate with the percentile interval of its replicates [R], NaN left out."""
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) < 2:
         return Interval(value, np.nan, np.nan, np.nan, len(drawn))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.errors import UserError
-from mtl_jax.metrics.bootstrap import REPLICATES, Interval
+from mtl_jax.metrics.bootstrap import REPLICATES, Interval, draw_units, percentile_interval
 from mtl_jax.metrics.survival import pairs
 from mtl_jax.metrics.survival.concordance_index import (
     COMPETING,
@@ -208,7 +208,7 @@ def _replicates(
         wanted = min(chunk, replicates - begin)
         times = np.zeros((chunk, units), np.int64)  # always a whole chunk: one compilation
         for r in range(wanted):
-            times[r] = np.bincount(rng.integers(0, units, units), minlength=units)
+            times[r] = draw_units(rng, units)
         weights = times[:, owner] * rows.weights[None]
         sums = [0, 0, 0]
         for one in passes:
@@ -248,10 +248,6 @@ _batched = jax.jit(jax.vmap(pairs.pair_sums, in_axes=(None, None, 0, 0, None)))
 def _interval(name: str, value: float, drawn: np.ndarray, level: float) -> Interval:
     if not 0 < level < 1:
         raise UserError(f"level is {level}; it must lie between 0 and 1")
-    drawn = drawn[~np.isnan(drawn)]
     if np.isnan(value):
         warn_nan(name, "no pair is comparable, or a risk is NaN")
-    if len(drawn) < 2:
-        return Interval(float(value), np.nan, np.nan, np.nan, len(drawn))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high), float(drawn.std(ddof=1)), len(drawn))
+    return percentile_interval(float(value), drawn, level)

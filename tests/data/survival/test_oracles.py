@@ -23,7 +23,7 @@ from mtl_jax.data.survival.oracles import (
     oracle_parts,
 )
 from mtl_jax.errors import UserError
-from tests.data.survival.concordance_reference import concordance
+from mtl_jax.metrics import survival
 
 ROWS = 6000
 HIDDEN_SD = np.sqrt(0.35**2 + 0.60**2)
@@ -46,6 +46,11 @@ def faithful():
 @pytest.fixture(scope="module")
 def feedback():
     return generate(CONFIGS["feedback"]._replace(creatives=500), seed=3)
+
+
+def concordance(time, event, score):
+    """Harrell's, of scores that are higher the longer the life."""
+    return survival.concordance(time, event, -score).value
 
 
 def three_scores(found, curves):
