@@ -16,7 +16,8 @@ The default preset reads the Tmall brand contest of 2014: columns user_id, brand
 1 buy, 2 favourite, 3 cart), day (0 .. 122). Such a log is small, so networks overfit within a few
 epochs: the checkpoint is chosen by the validation AUC, several times an epoch. Of some fifteen
 configurations of the network without TIM and TRM, by the validation AUC, small layers, a high rate
-and a strong weight decay did best; large layers at a low rate stay below the means of users.
+and a strong weight decay did best; large layers at a low rate stay below the means of users. Sizes
+of the histories are shown because they tell how often a user buys.
 """
 
 from mtl_jax.config import FlatConfig, MethodConfig, OptimConfig, TableConfig, TrainConfig
@@ -27,7 +28,13 @@ def get_config() -> Config:
     """The experiment."""
     return Config(
         name="event_log",
-        data=DataConfig(name="event_log", path="events.csv", preset="tmall2014", length=20),
+        data=DataConfig(
+            name="event_log",
+            path="events.csv",
+            preset="tmall2014",
+            length=20,
+            history_sizes=True,
+        ),
         model=ModelConfig(top="mmoe", width=32, bottom=(32,), tower=(16,), embedding_dropout=0.3),
         method=MethodConfig(
             aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)

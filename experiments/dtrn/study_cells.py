@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from experiments.dtrn import census, conflict, event_log, movielens
 from mtl_jax.config import FlatConfig
-from mtl_jax.systems.dtrn.config import Config, DataConfig
+from mtl_jax.systems.dtrn.config import Config
 
 TOPS = {"shared_bottom": "SharedBottom", "mmoe": "MMoE", "ple": "PLE"}
 VARIANTS = {
@@ -102,7 +102,9 @@ def sets(files: Files) -> dict[str, Config]:
     if files.kuairand:
         # A small log, of the size of tmall2014 and not of KuaiRand's: it is trained as that one is.
         base = event_log.get_config()
-        data = DataConfig(name="kuairand/explicit", manual_dir=files.kuairand, length=20)
+        data = dataclasses.replace(
+            base.data, name="kuairand/explicit", path="", preset="", manual_dir=files.kuairand
+        )
         found["kuairand"] = dataclasses.replace(base, data=data)
     return found
 

@@ -35,7 +35,7 @@ def build(config: Config) -> tuple[System, Data]:
     config.check()
     found = load(config.data)
     sparse = config.optim.tables.rule != "dense"
-    network = make_network(found, config.data.length, config.model)
+    network = make_network(found, config.data.length, config.model, config.data.history_sizes)
     if sparse and config.model.top in ("single", "stem"):
         raise UserError(
             f"config.optim.tables.rule is {config.optim.tables.rule}, but every task of"
@@ -51,6 +51,7 @@ def build(config: Config) -> tuple[System, Data]:
         shard=parallel.process_index(),
         shards=parallel.process_count(),
         event_attributes=sparse or not network.items,
+        history_sizes=config.data.history_sizes,
         resident=config.data.resident,
     )
     weighted = not np.isin(found.label_mask, (0, 1)).all()
@@ -135,7 +136,9 @@ def only_tasks(found: ImpressionSet, names: Sequence[str]) -> ImpressionSet:
     )
 
 
-def make_network(found: ImpressionSet, length: int, model: ModelConfig) -> Network:
+def make_network(
+    found: ImpressionSet, length: int, model: ModelConfig, history_sizes: bool = False
+) -> Network:
     """Builds the network of a set.
 
     Raises:
@@ -171,7 +174,7 @@ def make_network(found: ImpressionSet, length: int, model: ModelConfig) -> Netwo
     items = {attribute.name: np.asarray(attribute.ids) for attribute in found.attributes}
     few = all(len(ids) <= FEW_ITEMS for ids in items.values())
     return Network(
-        spec_of(found, model.dim, length, model.embedding_std),
+        spec_of(found, model.dim, length, model.embedding_std, history_sizes),
         encoder,
         tim,
         refine,

@@ -41,6 +41,8 @@ class DataConfig:
     """Tasks learned and scored where another label is 1 only, as conversion|click."""
     length: int = 10
     """Newest events of a behaviour type that a history shows."""
+    history_sizes: bool = False
+    """Show also how many events each history has in all, those beyond `length` included."""
     resident: bool = True
     """Keep the set on the devices; False puts batches together on the host."""
     eval_batch_size: int = 8192
@@ -89,7 +91,7 @@ class ModelConfig:
     norm_first: bool = True
     """Normalise before attention and feed-forward part, or after."""
     residual: bool = True
-    """Add the mean of the raw events to the interest."""
+    """Add the mean of the events to the interest; needs `width` to be `dim` or more."""
     fold: bool = True
     """Fold the conditional normalisation into the matrices; False is slower and equal."""
     task_embedding: int = 8
@@ -194,6 +196,11 @@ def _check_model(model: ModelConfig) -> None:
         raise UserError(
             f"config.model.width is {model.width}, which does not divide into"
             f" {model.heads} heads; choose a multiple"
+        )
+    if model.encoder == "transformer" and model.residual and model.width < model.dim:
+        raise UserError(
+            f"config.model.width is {model.width}, which must be config.model.dim = {model.dim} or"
+            " more to add the mean of the events; or set config.model.residual to False"
         )
     if model.calibrator < 0:
         raise UserError(f"config.model.calibrator is {model.calibrator}; it must be 0 or more")

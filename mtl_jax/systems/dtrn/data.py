@@ -81,7 +81,13 @@ def columns_of(found: ImpressionSet) -> dict[str, np.ndarray]:
 
 
 def gather(
-    xp: Any, columns: Tree, rows: Any, length: int, item: int | None, event_attributes: bool
+    xp: Any,
+    columns: Tree,
+    rows: Any,
+    length: int,
+    item: int | None,
+    event_attributes: bool,
+    history_sizes: bool = False,
 ) -> Tree:
     """Returns the batch of some rows, see `inputs`.
 
@@ -92,9 +98,14 @@ def gather(
       length: L.
       item: number of the item's column; None for none.
       event_attributes: whether events are to bring the attributes of their items along.
+      history_sizes: whether the numbers are to end with log(1 + events in all) of each history, of
+        which `history` shows the last L; differences of logs are rates.
     """
     batch = {name: columns[name][rows] for name in ("fields", "dense", "labels", "label_mask")}
     starts, ends, time = columns["starts"][rows], columns["ends"][rows], columns["time"][rows]
+    if history_sizes:
+        sizes = xp.log1p((ends - starts).astype(xp.float32))
+        batch["dense"] = xp.concatenate([batch["dense"], sizes], 1)
     place = ends[:, :, None] + xp.arange(-length, 0, dtype=xp.int32)[None, None]
     real = place >= starts[:, :, None]
     place = xp.where(real, place, 0)
@@ -118,6 +129,7 @@ def impression_data(
     shard: int,
     shards: int,
     event_attributes: bool = False,
+    history_sizes: bool = False,
     resident: bool = True,
 ) -> Data:
     """Returns the data of an impression set.
@@ -131,6 +143,7 @@ def impression_data(
       shard: this process.
       shards: number of processes.
       event_attributes: see `gather`.
+      history_sizes: see `gather`.
       resident: keep everything on the devices; else batches are put together on the host.
     """
     columns = columns_of(found)
@@ -148,7 +161,7 @@ def impression_data(
     def host_batch(rows: np.ndarray) -> Tree:
         if resident:
             return {"row": rows.astype(np.int32)}
-        found = gather(np, columns, rows, length, item, event_attributes)
+        found = gather(np, columns, rows, length, item, event_attributes, history_sizes)
         # What has no columns is not read, and cannot be dealt out to devices.
         return {name: leaf for name, leaf in found.items() if leaf.size}
 
@@ -164,7 +177,8 @@ def impression_data(
     def assemble(placed: Tree, host: Tree, keys: Array | None) -> Tree:
         batch = {k: v for k, v in host.items() if k not in ("mask", "row")}
         if resident:
-            batch = gather(jnp, placed, host["row"], length, item, event_attributes)
+            rows = host["row"]
+            batch = gather(jnp, placed, rows, length, item, event_attributes, history_sizes)
         if keys is not None:
             batch["keys"] = keys
         if "mask" in host:

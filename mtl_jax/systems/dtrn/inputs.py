@@ -5,7 +5,7 @@ same tables as candidates. A batch has
 
     fields [B, F] int32      columns of the impression
     attributes [B, A, k]     the candidate's attributes, padded (missing where there is none)
-    dense [B, N]             numbers
+    dense [B, N]             numbers, and the sizes of the histories where they are shown
     history [B, S, L]        ids, most recent last, 0 in front of a short history
     age [B, S, L]            time from the event to the impression, in the set's unit of time
     count [B, S, L]          how many equal events one stands for
@@ -69,15 +69,17 @@ class Spec(NamedTuple):
         return (*names, "dense") if self.numbers else tuple(names)
 
 
-def spec_of(found: ImpressionSet, dim: int, length: int, std: float = 0.05) -> Spec:
-    """Returns the description of a set."""
+def spec_of(
+    found: ImpressionSet, dim: int, length: int, std: float = 0.05, history_sizes: bool = False
+) -> Spec:
+    """Returns the description of a set, `history_sizes` as in `data.gather`."""
     return Spec(
         tuple((column.name, column.size) for column in found.columns),
         tuple((a.name, a.size, a.ids.shape[1]) for a in found.attributes),
         found.item,
         tuple(history.vocabulary for history in found.histories),
         tuple(history.name for history in found.histories),
-        len(found.dense_names),
+        len(found.dense_names) + (len(found.histories) if history_sizes else 0),
         all(len(history.times) == len(history.ids) for history in found.histories),
         dim,
         length,

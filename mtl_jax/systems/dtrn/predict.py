@@ -53,6 +53,7 @@ def predict_file(run: Run, state: TrainState, source: Path, target: Path) -> str
         shard=0,
         shards=1,
         event_attributes=True,
+        history_sizes=config.data.history_sizes,
         resident=False,
     )
 

@@ -128,6 +128,23 @@ def test_ages_of_milliseconds_are_those_of_seconds() -> None:
     assert want.max() > 0
 
 
+def test_sizes_of_histories_count_the_events_that_are_not_shown() -> None:
+    found, rows = tiny_set(), np.arange(40)
+    columns = columns_of(found)
+    without, short = (gather(np, columns, rows, 2, None, False, sizes) for sizes in (False, True))
+    long = gather(np, columns, rows, 5, None, False, True)
+    sizes = np.expm1(short["dense"][:, -len(found.histories) :])
+    np.testing.assert_allclose(sizes, (found.ends - found.starts)[rows], rtol=1e-5)
+    assert sizes.max() > 2
+    np.testing.assert_array_equal(long["dense"], short["dense"])
+    np.testing.assert_array_equal(short["dense"][:, : -len(found.histories)], without["dense"])
+
+
+def test_a_run_that_shows_sizes_of_histories_learns(root: Path) -> None:
+    found = train(config_of(root, **PLAIN, data__history_sizes=True), root / "sizes")
+    assert all(math.isfinite(value) for value in found.values())
+
+
 def on_files(path: Path, root: Path, **changes: Any) -> Any:
     """An experiment on small files in its own layout, for two steps of 16."""
     config = configs.load(path)
