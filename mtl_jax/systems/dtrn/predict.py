@@ -11,8 +11,6 @@ The output has the input's columns and one for each task with its probability.
 
 from __future__ import annotations
 
-import csv
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from mtl_jax.data.impressions import UNSEEN, ImpressionSet
 from mtl_jax.errors import UserError, did_you_mean
+from mtl_jax.systems.csv_files import read_numbers, read_rows, write_rows
 
 if TYPE_CHECKING:
     from mtl_jax.engine.state import TrainState
@@ -42,7 +41,7 @@ def predict_file(run: Run, state: TrainState, source: Path, target: Path) -> str
 
     config: Any = run.config
     found = load(config.data)
-    head, lines = _read(source)
+    head, lines = read_rows(source, "impressions")
     cases, unseen = impressions(found, vocabularies(config.data), head, lines, str(source))
     data = impression_data(
         cases,
@@ -68,32 +67,13 @@ def predict_file(run: Run, state: TrainState, source: Path, target: Path) -> str
         out = np.asarray(compiled(whole.params, whole.model_state, batch))
         parts.append(out[np.asarray(host["mask"])])
     found_probabilities = np.concatenate(parts)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*head, *run.system.task_names])
-        for line, row in zip(lines, found_probabilities, strict=True):
-            writer.writerow([*line, *(f"{value:.6f}" for value in row)])
-    os.replace(temporary, target)
+    more = {
+        task: [f"{value:.6f}" for value in found_probabilities[:, t]]
+        for t, task in enumerate(run.system.task_names)
+    }
+    write_rows(target, head, lines, more)
     note = ", ".join(f"{count} of {name}" for name, count in unseen.items() if count)
     return f"{target}: {len(lines)} impressions; unseen in training: {note or 'nothing'}"
-
-
-def _read(source: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with open(source, newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--input is {source}, which is no readable CSV file ({error})") from None
-    if len(lines) < 2:
-        raise UserError(f"{source}: no impressions; it needs a line of names and a row for each")
-    head, rows = lines[0], lines[1:]
-    if len(set(head)) < len(head):
-        raise UserError(f"{source}: column names repeat: {', '.join(head)}")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(head):
-            raise UserError(f"{source}: line {number} has {len(row)} values, not {len(head)}")
-    return head, rows
 
 
 def impressions(
@@ -136,17 +116,17 @@ def impressions(
             known = {str(value): i + 2 for i, value in enumerate(vocabularies[column.name])}
             fields[:, f] = [known.get(value, UNSEEN) for value in raw]
         else:
-            fields[:, f] = _numbers(raw, column.name, source, 0, column.size - 1)
+            fields[:, f] = read_numbers(raw, column.name, source, 0, column.size - 1, whole=True)
         unseen[column.name] = int((fields[:, f] == UNSEEN).sum())
     numbers = np.zeros((count, len(dense)), np.float32)
     for d, name in enumerate(dense):
         if name in head:
-            numbers[:, d] = _numbers([row[head.index(name)] for row in rows], name, source)
+            numbers[:, d] = read_numbers([row[head.index(name)] for row in rows], name, source)
     last = int(found.time.max()) + 1
     time = np.full(count, last, np.int64)
     if TIME in head:
-        time = _numbers([row[head.index(TIME)] for row in rows], TIME, source, 0, 2**62)
-        time = time.astype(np.int64)
+        raw = [row[head.index(TIME)] for row in rows]
+        time = read_numbers(raw, TIME, source, 0, 2**62, whole=True).astype(np.int64)
     group, starts, ends = _histories(found, names, fields, time)
     tasks = len(found.task_names)
     empty = np.zeros(0, np.int32)
@@ -201,20 +181,3 @@ def _is_group(found: ImpressionSet, column: int) -> bool:
     ids = found.fields[:, column]
     pairs = np.unique(np.stack([ids, found.group])[:, ids > UNSEEN], axis=1)
     return pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
-
-
-def _numbers(
-    raw: list[str], name: str, source: str, low: float = -np.inf, high: float = np.inf
-) -> np.ndarray:
-    whole = np.isfinite(low)
-    rule = f"a whole number in {low}..{high}" if whole else "a finite number"
-    out = []
-    for line, text in enumerate(raw, 2):
-        try:
-            value = int(text) if whole else float(text)
-        except ValueError:
-            value = np.nan
-        if not (low <= value <= high and np.isfinite(value)):
-            raise UserError(f"{source}: line {line} has {name} = {text!r}; it must be {rule}")
-        out.append(value)
-    return np.array(out)
