@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-gpu \
+.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-gpu \
   bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
   results-mt-deeponet results-dtrn lock clean
 
@@ -40,7 +40,7 @@ report: $(VENV)/.installed ## draw the report of the run in WORKDIR
 	$(PY) -m mtl_jax.report --workdir $(WORKDIR) $(ARGS)
 
 test: $(VENV)/.installed ## run the test suite
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --durations 15 $(ARGS)
 
 test-slow: $(VENV)/.installed ## run the tests that take minutes
 	$(PY) -m pytest -m slow $(ARGS)
@@ -59,6 +59,9 @@ bench-torch: $(VENV)/.extra-bench ## compare with torch and torchjd on this mach
 
 bench-deepxde: $(VENV)/.extra-bench ## compare operator networks with DeepXDE on this machine
 	$(PY) -m benchmarks.versus_deepxde $(ARGS)
+
+bench-concordance: $(VENV)/.installed ## time the concordance index; ARGS="--peers PYTHON" to compare
+	$(PY) -m benchmarks.concordance $(ARGS)
 
 bench-rechub: $(VENV)/.extra-bench ## compare recommendation networks with Torch-RecHub on this machine
 	$(PY) -m benchmarks.versus_rechub $(ARGS)

@@ -39,6 +39,10 @@ class DatasetSpec:
         return importlib.import_module(module).Builder
 
 
+def _survset(table: str) -> str:
+    return f"{table}.pickle or {table}.csv (without it the package SurvSet is read)"
+
+
 _OVERLAY_CONFIGS = ("small", "full")
 _SOLVED = "nothing: the samples are computed here"
 _ROWS = (
@@ -148,6 +152,70 @@ _ROWS = (
         "ad creatives until their operator stops them, with the attainable optimum",
         "nothing: the creatives are drawn here",
         configs=("faithful", "easy", "hard", "feedback", "tiny"),
+    ),
+    DatasetSpec(
+        "support2",
+        "seriously ill patients until death",
+        _survset("support2"),
+        configs=("default", "no_model_scores", "at_entry"),
+    ),
+    DatasetSpec(
+        "rhc",
+        "patients in intensive care until death",
+        _survset("rhc"),
+        configs=("default", "no_model_scores"),
+    ),
+    DatasetSpec(
+        "hdfail",
+        "hard drives until failure",
+        _survset("hdfail"),
+        configs=("default", "at_entry"),
+    ),
+    DatasetSpec(
+        "unempdur",
+        "people without a job until they have one",
+        _survset("UnempDur"),
+    ),
+    DatasetSpec(
+        "table",
+        "lifetimes from a table of your own",
+        "one .csv, .tsv or .parquet with columns time, event, num*, cat*, text*, ... "
+        "(data.survival.table)",
+        needs_manual=True,
+        configs=("default",),
+        open_configs=True,
+    ),
+    DatasetSpec(
+        "snap_ads",
+        "political ads on Snapchat until their end",
+        "PoliticalAds.csv of Snap's library, perhaps packed",
+        needs_manual=True,
+        configs=("default",),
+        open_configs=True,
+    ),
+    DatasetSpec(
+        "google_ads",
+        "political ads of Google until their last impression",
+        "google-political-ads-creative-stats.csv, perhaps packed",
+        needs_manual=True,
+        configs=("default",),
+        open_configs=True,
+    ),
+    DatasetSpec(
+        "meta_ads",
+        "ads on Facebook and Instagram until their stop",
+        "a .csv, .json or .jsonl of Meta's Ad Library",
+        needs_manual=True,
+        configs=("default",),
+        open_configs=True,
+    ),
+    DatasetSpec(
+        "petfinder",
+        "pets until adoption, with texts and photos; intervals",
+        "train.csv and perhaps train_images/, or petfinder-mini.csv",
+        needs_manual=True,
+        configs=("default",),
+        open_configs=True,
     ),
 )
 DATASETS = {row.name: row for row in _ROWS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,10 @@ def read_numbers(
 
 
 def write_rows(
-    target: Path, head: Sequence[str], rows: Sequence[Sequence[str]], more: dict[str, Sequence[str]]
+    target: Path,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    more: Mapping[str, Sequence[str]],
 ) -> None:
     """Writes the rows with the columns `more` behind theirs, whole or not at all."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}")

@@ -11,6 +11,8 @@ import pytest
 
 from mtl_jax.config import TrainConfig
 from mtl_jax.data.registry import DATASETS
+from mtl_jax.data.survival.survset import RECIPES as SURVSET
+from mtl_jax.data.survival.table_loading import FILE_SETS
 from mtl_jax.errors import UserError
 from mtl_jax.flags import override
 from mtl_jax.systems import vision
@@ -24,8 +26,9 @@ CELEBA = ["--config.data.name=celeba"]
 
 
 def test_every_image_set_and_model_is_known() -> None:
+    lifetimes = {"creatives", *SURVSET, *FILE_SETS}
     assert (
-        FAMILIES.keys() | {"fisher", "darcy", "plate", "creatives", *IMPRESSIONS} == DATASETS.keys()
+        FAMILIES.keys() | {"fisher", "darcy", "plate", *lifetimes, *IMPRESSIONS} == DATASETS.keys()
     )
     assert set(typing.get_args(typing.get_type_hints(ModelConfig)["name"])) == MODELS.keys()
     for name in MODELS:

@@ -1,0 +1,32 @@
+"""SUPPORT2: 9,105 seriously ill patients, a real set with a short and a long term.
+
+Set: Knaus et al. 1995, in the package SurvSet (GPL; fetched by name, never shipped here). A
+quarter of the patients die within 30 days, another two fifths later: the shape of cut-out and
+wear-out, without texts or images. Its column that tells who died within two months is left out.
+
+    make train EXPERIMENT=experiments/ad_survival/support2.py          # seconds on two CPU cores
+"""
+
+from mtl_jax.config import FlatConfig, MethodConfig, OptimConfig, TrainConfig
+from mtl_jax.systems.ad_survival.config import Config, DataConfig, ModelConfig
+
+SHORT = (0, 3, 7, 14, 21, 30)
+LONG = (0, 30, 60, 120, 240, 480, 960, 1920)
+
+
+def get_config() -> Config:
+    """The experiment."""
+    return Config(
+        name="support2",
+        data=DataConfig(name="support2", short=SHORT, long=LONG),
+        model=ModelConfig(trunk=(64, 64), modality_dropout=0.0, dropout=0.3),
+        method=MethodConfig(
+            aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
+        ),
+        optim=OptimConfig(
+            name="adamw", lr=1e-3, weight_decay=0.1, schedule="cosine", warmup_steps=20
+        ),
+        train=TrainConfig(
+            epochs=20, batch_size=256, log_every=21, select="validation/nll", select_mode="min"
+        ),
+    )

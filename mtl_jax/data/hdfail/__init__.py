@@ -1,0 +1,1 @@
+"""Hard drives until failure."""

@@ -1,0 +1,17 @@
+"""Hard drives; see `mtl_jax.data.survival.survset`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from mtl_jax.data.survival.survset_builder import SurvSetBuilder, configs
+
+
+class Builder(SurvSetBuilder):
+    """TFDS builder of `hdfail`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = configs("hdfail")
+    ABOUT = "Hard drives of a storage company and when they failed."

@@ -1,0 +1,1 @@
+"""Meta's Ad Library; see `mtl_jax.data.survival.meta_ads`."""

@@ -1,0 +1,1 @@
+"""Patients in intensive care until death."""

@@ -1,0 +1,17 @@
+"""Patients in intensive care; see `mtl_jax.data.survival.survset`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from mtl_jax.data.survival.survset_builder import SurvSetBuilder, configs
+
+
+class Builder(SurvSetBuilder):
+    """TFDS builder of `rhc`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = configs("rhc")
+    ABOUT = "Patients in intensive care, some with a catheter of the right heart, until death."

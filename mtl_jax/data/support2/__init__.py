@@ -1,0 +1,1 @@
+"""Seriously ill patients until death."""

@@ -1,0 +1,1 @@
+"""People without a job until they have one."""
