@@ -23,15 +23,15 @@ def get_config() -> Config:
     return Config(
         name="creatives",
         data=DataConfig(name="creatives/faithful", landmarks=(0, 3, 10)),
-        model=ModelConfig(),
+        model=ModelConfig(dropout=0.3),
         weights=WeightConfig(kind="ctr"),
         method=MethodConfig(
             aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
         ),
         optim=OptimConfig(
-            name="adamw", lr=2e-3, weight_decay=0.01, schedule="cosine", warmup_steps=50
+            name="adamw", lr=2e-3, weight_decay=0.1, schedule="cosine", warmup_steps=50
         ),
         train=TrainConfig(
-            epochs=10, batch_size=256, log_every=47, select="validation/nll", select_mode="min"
+            epochs=6, batch_size=256, log_every=47, select="validation/nll", select_mode="min"
         ),
     )

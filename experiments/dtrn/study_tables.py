@@ -261,9 +261,7 @@ def methods_table(found: Found) -> str:
 NOTE = (
     "Our configurations: the paper's sets, sizes and tables are not known to us. Every row has the"
     " same optimiser, steps and batch, and its checkpoint is picked by the validation AUC; nothing"
-    " was tuned for one variant alone, except that on conflict rows without a transformer and rows"
-    " with one each have the better of two batch sizes (`experiments/dtrn/study_cells.py`)."
-    " Mean over seeds +- standard deviation. `against base` is the"
+    " was tuned for one variant alone. Mean over seeds +- standard deviation. `against base` is the"
     " difference of mean AUC to the same network with the mean of events, with a 95 % interval over"
     " resampled test users and seeds together; `attained` is the share of the AUC above chance that"
     " the best possible prediction has; Delta_m is against single-task networks of the base's size,"
