@@ -1,6 +1,9 @@
 """Political ads on Snapchat, from the library's own CSV: real lifetimes of real ads.
 
-File: Snap's political ads library, one CSV a year (its licence is not stated; bring your own copy).
+Paper: Kitada, Iyatomi and Seki 2022 (arXiv 2204.11588); the ads, the columns and every size are
+not theirs. File: Snap's political ads library, one CSV a year (its licence is not stated; bring
+your own copy).
+
 An ad's end is the one that was scheduled, so that a stop before it is not seen. Spend and
 impressions are totals up to the snapshot and never inputs. Split by organisation by default, which
 is what an ad of a new advertiser meets; random is easier, since texts of one advertiser are alike:

@@ -1,8 +1,10 @@
 """SUPPORT2: 9,105 seriously ill patients, a real set with a short and a long term.
 
-Set: Knaus et al. 1995, in the package SurvSet (GPL; fetched by name, never shipped here). A
-quarter of the patients die within 30 days, another two fifths later: the shape of cut-out and
-wear-out, without texts or images. Its column that tells who died within two months is left out.
+Paper: Kitada, Iyatomi and Seki 2022 (arXiv 2204.11588), for the two terms; the set, its terms and
+every size are not theirs. Set: Knaus et al. 1995, in the package SurvSet (GPL; fetched by name,
+never shipped here). A quarter of the patients die within 30 days, another two fifths later: the
+shape of cut-out and wear-out, without texts or images. Its column that tells who died within two
+months is left out.
 
     make train EXPERIMENT=experiments/ad_survival/support2.py          # seconds on two CPU cores
 """

@@ -1,5 +1,7 @@
 """Lifetimes in a table of your own: any CSV or TSV (parquet with pyarrow).
 
+Paper: Kitada, Iyatomi and Seki 2022 (arXiv 2204.11588), for the two terms; sizes are ours.
+
 Columns go by their names: time and event, perhaps cause, entry, upper, start, group, weight, value;
 num*, cat*, text*, image_path, history_AMOUNT_DAY. Options --config.data.table.* say otherwise; they
 are explained in `mtl_jax.data.survival.table_options`. Bins are in the table's unit of time:
