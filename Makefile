@@ -40,7 +40,7 @@ report: $(VENV)/.installed ## draw the report of the run in WORKDIR
 	$(PY) -m mtl_jax.report --workdir $(WORKDIR) $(ARGS)
 
 test: $(VENV)/.installed ## run the test suite
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --durations 15 $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed ## run the tests that take minutes
 	$(PY) -m pytest -m slow $(ARGS)

@@ -201,7 +201,7 @@ def main(argv: list[str]) -> None:
     asked = {(name, split) for name in args.sets for split in args.splits}
     kept = read_json(args.out)["rows"] if args.out.exists() else []
     rows = [row for row in kept if (row["set"], row["split"]) not in asked]
-    for name in args.sets:
+    for name in args.sets:  # Every set and split is a cell; others of the file are kept.
         found = load_lifetimes(name, args.data_dir)
         for split in args.splits:
             if split not in found.splits:
@@ -211,10 +211,18 @@ def main(argv: list[str]) -> None:
             timing.show(new, COLUMNS)
             print(f"{name} {split}: {clock.perf_counter() - began:.0f} s in all", flush=True)
             rows += new
-            environment |= {"peers": versions}
+            load = [round(value, 2) for value in os.getloadavg()]
+            environment |= {"peers": versions, "load_average_after": load}
+            done = {(row["set"], row["split"]) for row in rows}
+            value = {
+                "benchmark": "survival_references",
+                "environment": environment,
+                "full": all((name, split) in done for name in TASKS for split in SPLITS),
+                "means": means(rows),
+                "rows": rows,
+            }
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            value = {"benchmark": "survival_references", "environment": environment}
-            write_json_atomic(args.out, value | {"means": means(rows), "rows": rows})
+            write_json_atomic(args.out, value)
     timing.show(means(rows), ("set", "term", "model", "splits", "c", "least", "greatest"))
     print(f"written: {args.out}")
 

@@ -259,7 +259,7 @@ def _parquet_blocks(path: Path, wanted: Sequence[str] | None, delimiter: str) ->
         for column in columns:
             try:
                 texts = batch[column].cast(pa.string())
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            except pa.ArrowException:
                 kind = batch[column].type
                 raise UserError(
                     f"{path}: column {column!r} is of type {kind}, which has no text; write it as"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtl_jax.layers.nets import dense, init_dense
 from mtl_jax.systems.ad_survival.history import HistorySetting, encode_history, init_history
 from mtl_jax.systems.ad_survival.image import ImageSetting, augment, encode_image, init_image
 from mtl_jax.systems.ad_survival.tabular import TabularSetting, encode_tabular, init_tabular
@@ -29,7 +30,6 @@ from mtl_jax.systems.ad_survival.text import (
     init_text,
 )
 from mtl_jax.systems.ad_survival.text_tables import WordTables
-from mtl_jax.systems.dtrn.nets import dense, init_dense
 
 Array = jax.Array
 Tree = Any

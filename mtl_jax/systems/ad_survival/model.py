@@ -25,13 +25,13 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.layers.dropout import dropout
+from mtl_jax.layers.nets import dense, init_dense
 from mtl_jax.metrics.base import mean, unstack
 from mtl_jax.survival import coherence
 from mtl_jax.systems.ad_survival.encoders import Encoders, encode, init_encoders
 from mtl_jax.systems.ad_survival.heads import Head, hazards, outputs, row_losses
 from mtl_jax.systems.ad_survival.terms import Term
 from mtl_jax.systems.base import System
-from mtl_jax.systems.dtrn.nets import dense, init_dense
 
 Array = jax.Array
 Tree = Any

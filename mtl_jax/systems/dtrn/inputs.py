@@ -26,7 +26,7 @@ from flax import linen as nn
 from mtl_jax.data.impressions import UNSEEN, ImpressionSet
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.embedding import init_table, lookup
-from mtl_jax.systems.dtrn.nets import dense, init_dense
+from mtl_jax.layers.nets import dense, init_dense
 
 Array = jax.Array
 Tree = Any

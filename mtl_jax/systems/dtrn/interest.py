@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
-from mtl_jax.systems.dtrn.nets import along_last, dense, init_dense
+from mtl_jax.layers.nets import along_last, dense, init_dense
 
 Array = jax.Array
 Tree = Any

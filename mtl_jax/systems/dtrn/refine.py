@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.systems.dtrn.nets import dense, init_dense
+from mtl_jax.layers.nets import dense, init_dense
 
 Array = jax.Array
 Tree = Any

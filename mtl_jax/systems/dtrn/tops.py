@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.systems.dtrn import nets
+from mtl_jax.layers import nets
 
 Array = jax.Array
 Tree = Any

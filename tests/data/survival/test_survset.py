@@ -26,7 +26,7 @@ from mtl_jax.data.survival.survset_files import VERSION, read_csv_table
 from mtl_jax.data.survival.survset_pickle import Factor, read_pickled_table
 from mtl_jax.errors import UserError
 
-# Made by make_survset_tables.py beside it, which says how.
+# Made by benchmarks/side_survset_tables.py, which says how.
 TABLES = json.loads(Path(__file__).with_name("survset_tables.json").read_text())
 PATIENTS = base64.b64decode(TABLES["patients"])
 OLD_PATIENTS = base64.b64decode(TABLES["old patients"])

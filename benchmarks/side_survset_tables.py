@@ -1,6 +1,6 @@
 """How survset_tables.json was made: tables in SurvSet's form, pickled by pandas itself.
 
-    python tests/data/survival/make_survset_tables.py > tests/data/survival/survset_tables.json
+    python benchmarks/side_survset_tables.py > tests/data/survival/survset_tables.json
 
 Needs pandas 2 and numpy 2; no test imports it. The tables hold one of every kind of column that the
 pickles of SurvSet 0.2.11 have. "old" names numpy's private module as numpy 1 did, as SurvSet does.
@@ -15,7 +15,7 @@ import sys
 import warnings
 
 import numpy as np
-import pandas as pd  # noqa: TID251
+import pandas as pd
 
 UNKNOWN = float("nan")
 
