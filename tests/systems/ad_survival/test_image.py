@@ -63,7 +63,8 @@ def encode64(params, image, setting):
             if stride == 2:
                 x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)))
             x = y + (conv64(x, block["past"], stride, 0) if "past" in block else x)
-    return np.maximum(x, 0).mean((0, 1)) @ params["out"]["kernel"] + params["out"]["bias"]
+    x = np.maximum(norm64(x, params["norm"], setting.groups), 0)
+    return x.mean((0, 1)) @ params["out"]["kernel"] + params["out"]["bias"]
 
 
 # 18 x 12: both stages see an odd side.
@@ -98,7 +99,7 @@ def test_uint8_is_floats_from_0_to_1_and_images_do_not_meet():
 
 
 def test_contrast_reaches_the_encoding():
-    # With a normalisation after the first convolution both encodings would be the same to 1e-4.
+    # With a normalisation right after the first convolution both would be the same to 1e-4.
     setting = ImageSetting(widths=(4, 8), rate=0.0)
     params = init_image(jax.random.key(0), setting)
     strong = jnp.asarray(images(4, 16, 16, 3) / np.float32(255))
