@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import tensorflow_datasets as tfds
 
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.meta_ads import meta_ads_lifetimes
-from mtl_jax.data.survival.table_ads import AdsOptions, check_ads
-from mtl_jax.data.survival.table_builder import FilesBuilder
-from mtl_jax.data.survival.table_files import find_tables
-
-PATTERNS = ("*.csv*", "*.json", "*.jsonl", "*.zip")
+from mtl_jax.data.survival.table_ads import AdsOptions
+from mtl_jax.data.survival.table_builder import AdsBuilder
 
 
-class Builder(FilesBuilder):
+class Builder(AdsBuilder):
     """TFDS builder of `meta_ads`; its configs are those of options, with a digest in the name."""
 
     VERSION = tfds.core.Version("1.0.0")
     ABOUT = "Ads on Facebook and Instagram and when their delivery stopped."
-
-    @classmethod
-    def options_for(cls, manual_dir: Path) -> AdsOptions:
-        """Returns the options for the one file in `manual_dir`."""
-        return AdsOptions(path=str(find_tables(manual_dir, PATTERNS)))
-
-    @classmethod
-    def files(cls, options: AdsOptions) -> Sequence[Path]:
-        """Returns the file; see `FilesBuilder.files`."""
-        return [check_ads(options)]
+    PATTERNS = ("*.csv*", "*.json", "*.jsonl", "*.zip")
 
     @classmethod
     def make(cls, options: AdsOptions) -> tuple[LifetimeSet, list[str]]:

@@ -10,9 +10,6 @@ import tensorflow_datasets as tfds
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.petfinder import PetfinderOptions, petfinder_files, petfinder_lifetimes
 from mtl_jax.data.survival.table_builder import FilesBuilder
-from mtl_jax.data.survival.table_files import find_tables
-
-PATTERNS = ("train.csv*", "petfinder*.csv*", "*.csv*")
 
 
 class Builder(FilesBuilder):
@@ -20,11 +17,8 @@ class Builder(FilesBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     ABOUT = "Pets and the interval of days in which they were adopted."
-
-    @classmethod
-    def options_for(cls, manual_dir: Path) -> PetfinderOptions:
-        """Returns the options for the one table in `manual_dir`."""
-        return PetfinderOptions(path=str(find_tables(manual_dir, PATTERNS)))
+    PATTERNS = ("train.csv*", "petfinder*.csv*", "*.csv*")
+    OPTIONS = PetfinderOptions
 
     @classmethod
     def files(cls, options: PetfinderOptions) -> Sequence[Path]:

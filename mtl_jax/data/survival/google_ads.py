@@ -20,20 +20,20 @@ range of spend in US dollars is the set's `value`. A group is an advertiser. Spl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from mtl_jax.data.fetch import Report, say
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.table_ads import (
-    CAUSE,
     DAY,
-    SPLITS_BY,
     AdsOptions,
+    Lifetimes,
+    ads_set,
     check_ads,
     count_list,
     find_snapshot,
+    middle,
     weekday_and_hour,
 )
 from mtl_jax.data.survival.table_cells import (
@@ -44,7 +44,7 @@ from mtl_jax.data.survival.table_cells import (
     read_numbers,
 )
 from mtl_jax.data.survival.table_files import Block, read_blocks, read_header
-from mtl_jax.data.survival.table_set import Columns, make_set
+from mtl_jax.data.survival.table_set import Columns
 from mtl_jax.errors import UserError, did_you_mean
 
 NEEDED = ("Date_Range_Start", "Date_Range_End", "Advertiser_ID")
@@ -57,22 +57,6 @@ CATEGORIES = {
 PLACES = {"included": "Geo_Targeting_Included", "excluded": "Geo_Targeting_Excluded"}
 SPEND = ("Spend_Range_Min_USD", "Spend_Range_Max_USD")
 _NAME = "Advertiser_Name"
-
-
-def load_google_ads(options: AdsOptions | str, data_dir: str | Path | None = None) -> LifetimeSet:
-    """Returns the lifetimes of a file of Google's library, prepared once in `google_ads/`.
-
-    Args:
-      options: or just the file's path.
-      data_dir: where sets are; None for the default.
-
-    Raises:
-      UserError: an option, a file or a cell that is wrong.
-    """
-    from mtl_jax.data.survival.table_builder import load_made  # TFDS takes most of a second.
-
-    whole = AdsOptions(path=options) if isinstance(options, str) else options
-    return load_made("google_ads", whole, data_dir)
 
 
 def google_ads_lifetimes(
@@ -111,27 +95,21 @@ def google_ads_lifetimes(
     event = last + options.grace_days < snapshot
     keep = np.flatnonzero(first <= snapshot)
     seen = np.minimum(last, snapshot)
-    found = make_set(
-        columns,
-        name=name,
-        causes=(CAUSE,),
-        event=event,
-        time=seen - first + 1,
-        keep=keep,
-        start=first - first[keep].min(initial=np.inf),
-        group=np.concatenate(codes),
-        group_name="advertiser",
-        value=np.concatenate(values),
-        splits=SPLITS_BY,
-        lenient=True,
-        fractions=options.fractions,
-        seed=options.seed,
-        report=report,
-    )
     about = (
         f"{len(keep)} ads, of which {int(event[keep].sum())} had no impression in the last "
         f"{options.grace_days} days before the snapshot {day_text(snapshot * DAY)}; "
         f"{len(first) - len(keep)} that begin after it left out"
+    )
+    start = first - first[keep].min(initial=np.inf)
+    found = ads_set(
+        columns,
+        Lifetimes(event, seen - first + 1, start, keep, about),
+        options,
+        name=name,
+        group=codes,
+        group_name="advertiser",
+        value=values,
+        report=report,
     )
     return found, [f"{path}: {about}"]
 
@@ -144,7 +122,7 @@ def _value(block: Block, rows: int) -> np.ndarray:
     if SPEND[1] not in block.cells:
         return low
     high = read_numbers(block, SPEND[1], least=0)
-    return np.where(np.isnan(high), low, (low + np.maximum(high, low)) / 2)
+    return middle(low, high)
 
 
 def _inputs(columns: Columns, block: Block, first: np.ndarray, advertiser: bool) -> None:

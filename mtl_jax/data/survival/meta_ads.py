@@ -36,18 +36,18 @@ import numpy as np
 from mtl_jax.data.fetch import Report, say
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.table_ads import (
-    CAUSE,
     DAY,
-    SPLITS_BY,
     AdsOptions,
     ad_lifetimes,
+    ads_set,
     check_ads,
     find_snapshot,
+    middle,
     weekday_and_hour,
 )
 from mtl_jax.data.survival.table_cells import Levels, bad_cell, read_dates, read_numbers
 from mtl_jax.data.survival.table_files import ROWS, Block, read_blocks, read_header
-from mtl_jax.data.survival.table_set import Columns, make_set
+from mtl_jax.data.survival.table_set import Columns
 from mtl_jax.errors import UserError, did_you_mean
 
 START, STOP = "ad_delivery_start_time", "ad_delivery_stop_time"
@@ -74,22 +74,6 @@ _BOUNDS = re.compile(r"lower_bound\W+(\d+)(?:\W+upper_bound\W+(\d+))?")
 _BREAK = "\n"  # Between the versions of a text.
 
 
-def load_meta_ads(options: AdsOptions | str, data_dir: str | Path | None = None) -> LifetimeSet:
-    """Returns the lifetimes of a file of Meta's library, prepared once in `meta_ads/`.
-
-    Args:
-      options: or just the file's path.
-      data_dir: where sets are; None for the default.
-
-    Raises:
-      UserError: an option, a file or a cell that is wrong.
-    """
-    from mtl_jax.data.survival.table_builder import load_made  # TFDS takes most of a second.
-
-    whole = AdsOptions(path=options) if isinstance(options, str) else options
-    return load_made("meta_ads", whole, data_dir)
-
-
 def meta_ads_lifetimes(
     options: AdsOptions, name: str = "meta_ads", report: Report = say
 ) -> tuple[LifetimeSet, list[str]]:
@@ -113,21 +97,14 @@ def meta_ads_lifetimes(
         _inputs(columns, block, start, options.advertiser)
     start, end = np.concatenate(starts), np.concatenate(ends)
     lives = ad_lifetimes(start, end, find_snapshot(options, latest), name, report)
-    found = make_set(
+    found = ads_set(
         columns,
+        lives,
+        options,
         name=name,
-        causes=(CAUSE,),
-        event=lives.event,
-        time=lives.time,
-        keep=lives.keep,
-        start=lives.start,
-        group=np.concatenate(codes),
+        group=codes,
         group_name="page",
-        value=np.concatenate(values),
-        splits=SPLITS_BY,
-        lenient=True,
-        fractions=options.fractions,
-        seed=options.seed,
+        value=values,
         report=report,
     )
     return found, [f"{path}: {lives.about}"]
@@ -157,7 +134,7 @@ def _value(block: Block, rows: int) -> np.ndarray:
             high = read_numbers(block, "spend_max", least=0)
     else:
         return np.zeros(rows)
-    return np.where(np.isnan(high), low, (low + np.maximum(high, low)) / 2)
+    return middle(low, high)
 
 
 def _pages(block: Block, groups: Levels) -> np.ndarray:

@@ -89,24 +89,6 @@ class PetfinderOptions:
     """Of the splits."""
 
 
-def load_petfinder(
-    options: PetfinderOptions | str, data_dir: str | Path | None = None
-) -> LifetimeSet:
-    """Returns the lifetimes of a table of pets, prepared once in `petfinder/`.
-
-    Args:
-      options: or just the table's path.
-      data_dir: where sets are; None for the default.
-
-    Raises:
-      UserError: an option, a file or a cell that is wrong.
-    """
-    from mtl_jax.data.survival.table_builder import load_made  # TFDS takes most of a second.
-
-    whole = PetfinderOptions(path=options) if isinstance(options, str) else options
-    return load_made("petfinder", whole, data_dir)
-
-
 def petfinder_files(options: PetfinderOptions) -> list[Path]:
     """Returns the files that the set is made of, the photos included."""
     path = _check(options)

@@ -28,18 +28,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from mtl_jax.data.fetch import Report, say
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.table_ads import (
-    CAUSE,
-    SPLITS_BY,
     AdsOptions,
     ad_lifetimes,
     address_texts,
+    ads_set,
     check_ads,
     count_list,
     find_snapshot,
@@ -47,7 +45,7 @@ from mtl_jax.data.survival.table_ads import (
 )
 from mtl_jax.data.survival.table_cells import Levels, read_dates, read_numbers
 from mtl_jax.data.survival.table_files import Block, read_blocks, read_header
-from mtl_jax.data.survival.table_set import Columns, make_set
+from mtl_jax.data.survival.table_set import Columns
 
 NEEDED = ("StartDate", "EndDate", "OrganizationName", "Spend")
 COUNTS = {
@@ -84,22 +82,6 @@ _PROPERTY = re.compile(r"(?:^|,)([a-z][a-z_]*):(.*?)(?=,[a-z][a-z_]*:|$)", re.DO
 _MEDIA = re.compile(r"[?&]mediaType=(\w+)")
 
 
-def load_snap_ads(options: AdsOptions | str, data_dir: str | Path | None = None) -> LifetimeSet:
-    """Returns the lifetimes of a file of Snap's library, prepared once in `snap_ads/`.
-
-    Args:
-      options: or just the file's path.
-      data_dir: where sets are; None for the default.
-
-    Raises:
-      UserError: an option, a file or a cell that is wrong.
-    """
-    from mtl_jax.data.survival.table_builder import load_made  # TFDS takes most of a second.
-
-    whole = AdsOptions(path=options) if isinstance(options, str) else options
-    return load_made("snap_ads", whole, data_dir)
-
-
 def snap_ads_lifetimes(
     options: AdsOptions, name: str = "snap_ads", report: Report = say
 ) -> tuple[LifetimeSet, list[str]]:
@@ -125,21 +107,14 @@ def snap_ads_lifetimes(
     start, end = np.concatenate(starts), np.concatenate(ends)
     snapshot = find_snapshot(options, float(start.max()))
     lives = ad_lifetimes(start, end, snapshot, name, report)
-    found = make_set(
+    found = ads_set(
         columns,
+        lives,
+        options,
         name=name,
-        causes=(CAUSE,),
-        event=lives.event,
-        time=lives.time,
-        keep=lives.keep,
-        start=lives.start,
-        group=np.concatenate(codes),
+        group=codes,
         group_name="organisation",
-        value=np.concatenate(spends),
-        splits=SPLITS_BY,
-        lenient=True,
-        fractions=options.fractions,
-        seed=options.seed,
+        value=spends,
         report=report,
     )
     return found, [f"{path}: {lives.about}"]

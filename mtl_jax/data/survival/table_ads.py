@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mtl_jax.data.fetch import Report
+from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.table_cells import UNIT_SECONDS, day_text, seconds_of
 from mtl_jax.data.survival.table_options import check_fractions
+from mtl_jax.data.survival.table_set import Columns, make_set
 from mtl_jax.errors import UserError
 
 DAY = UNIT_SECONDS["day"]
@@ -147,3 +149,50 @@ def address_texts(address: str) -> tuple[str, str]:
     except ValueError:  # Not an address after all.
         return address, ""
     return f"{host} {urllib.parse.unquote(parts.path)}".strip(), " ".join(values)
+
+
+def ads_set(
+    columns: Columns,
+    lives: Lifetimes,
+    options: AdsOptions,
+    *,
+    name: str,
+    group: Sequence[np.ndarray],
+    group_name: str,
+    value: Sequence[np.ndarray],
+    report: Report,
+) -> LifetimeSet:
+    """Returns the set of a library's ads.
+
+    Args:
+      columns: covariates.
+      lives: when they stopped.
+      options: of the file.
+      name: of the set.
+      group: codes of advertisers, block by block.
+      group_name: what an advertiser is called.
+      value: money spent, block by block.
+      report: called with lines about what is left out.
+    """
+    return make_set(
+        columns,
+        name=name,
+        causes=(CAUSE,),
+        event=lives.event,
+        time=lives.time,
+        keep=lives.keep,
+        start=lives.start,
+        group=np.concatenate(group),
+        group_name=group_name,
+        value=np.concatenate(value),
+        splits=SPLITS_BY,
+        lenient=True,
+        fractions=options.fractions,
+        seed=options.seed,
+        report=report,
+    )
+
+
+def middle(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Returns the middle of each range; its lower end where there is no upper one (NaN)."""
+    return np.where(np.isnan(high), low, (low + np.maximum(high, low)) / 2)

@@ -10,9 +10,9 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -21,6 +21,8 @@ from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.lifetimes_io import read_lifetimes
 from mtl_jax.data.prepare import prepare
 from mtl_jax.data.registry import DATASETS
+from mtl_jax.data.survival.table_ads import AdsOptions, check_ads
+from mtl_jax.data.survival.table_files import find_tables
 from mtl_jax.errors import UserError
 
 _PATHS = ("path", "vectors", "image_folder")  # Where files are changes nothing.
@@ -39,16 +41,20 @@ class FilesConfig(tfds.core.BuilderConfig):
 
 
 class FilesBuilder(LifetimeBuilder, skip_registration=True):
-    """A builder whose subclass has `options_for`, `files` and `make`."""
+    """A builder of one file, and perhaps of others that belong to it.
+
+    A subclass has `files` and `make`, and
+
+      PATTERNS: names that the file may have in a folder, the likeliest first.
+      OPTIONS: the class of its options, whose field `path` is the file.
+    """
+
+    PATTERNS: ClassVar[Sequence[str]]
+    OPTIONS: ClassVar[Callable[..., Any]]
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         del version
         return builder_config  # TFDS would warn at every opening that the config is not listed.
-
-    @classmethod
-    @abc.abstractmethod
-    def options_for(cls, manual_dir: Path) -> Any:
-        """Returns the options that build the set from the files in `manual_dir`."""
 
     @classmethod
     @abc.abstractmethod
@@ -69,7 +75,7 @@ class FilesBuilder(LifetimeBuilder, skip_registration=True):
     def config_for(cls, name: str, manual_dir: Path) -> FilesConfig:
         """Returns the config that builds the set from the files in `manual_dir`."""
         del name
-        return cls.config_of(cls.options_for(manual_dir))
+        return cls.config_of(cls.OPTIONS(path=str(find_tables(manual_dir, cls.PATTERNS))))
 
     @classmethod
     def config_of(cls, options: Any) -> FilesConfig:
@@ -81,6 +87,17 @@ class FilesBuilder(LifetimeBuilder, skip_registration=True):
         del manual_dir
         found, self.sources = self.make(self.builder_config.options)
         return found
+
+
+class AdsBuilder(FilesBuilder, skip_registration=True):
+    """A builder of an ad library's file."""
+
+    OPTIONS = AdsOptions
+
+    @classmethod
+    def files(cls, options: AdsOptions) -> Sequence[Path]:
+        """Returns the file; see `FilesBuilder.files`."""
+        return [check_ads(options)]
 
 
 def digest(options: Any, files: Sequence[Path]) -> str:

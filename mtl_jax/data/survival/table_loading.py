@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from mtl_jax.data.lifetimes import LifetimeSet
-from mtl_jax.data.survival.google_ads import load_google_ads
-from mtl_jax.data.survival.meta_ads import load_meta_ads
-from mtl_jax.data.survival.petfinder import load_petfinder
-from mtl_jax.data.survival.snap_ads import load_snap_ads
-from mtl_jax.data.survival.table import load_table
+from mtl_jax.data.survival.petfinder import PetfinderOptions
 from mtl_jax.data.survival.table_ads import AdsOptions
 from mtl_jax.data.survival.table_options import TableOptions
 from mtl_jax.errors import UserError, did_you_mean
 
-_LOADERS = {
-    "snap_ads": load_snap_ads,
-    "google_ads": load_google_ads,
-    "meta_ads": load_meta_ads,
-}
-FILE_SETS = ("table", *_LOADERS, "petfinder")
+FILE_SETS = ("table", "snap_ads", "google_ads", "meta_ads", "petfinder")
 """Names of the sets that are made from a file."""
 
 
@@ -44,12 +36,15 @@ def load_file(
     Raises:
       UserError: an unknown name, an option, a file or a cell that is wrong.
     """
-    if name == "table":
-        return load_table(dataclasses.replace(table or TableOptions(), path=path), data_dir)
     if name not in FILE_SETS:
         raise UserError(f"unknown kind of file {name!r}; {did_you_mean(name, FILE_SETS)}")
-    if name == "petfinder":
+    from mtl_jax.data.survival.table_builder import load_made  # TFDS takes most of a second.
+
+    options: Any = AdsOptions(path, snapshot)
+    if name == "table":
+        options = dataclasses.replace(table or TableOptions(), path=path)
+    elif name == "petfinder":
         if snapshot:
             raise UserError(f"snapshot is {snapshot!r}, which petfinder does not have")
-        return load_petfinder(path, data_dir)
-    return _LOADERS[name](AdsOptions(path, snapshot), data_dir)
+        options = PetfinderOptions(path)
+    return load_made(name, options, data_dir)

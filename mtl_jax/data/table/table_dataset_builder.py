@@ -10,9 +10,6 @@ import tensorflow_datasets as tfds
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.data.survival.table import TableOptions, table_files, table_lifetimes
 from mtl_jax.data.survival.table_builder import FilesBuilder
-from mtl_jax.data.survival.table_files import find_tables
-
-_PATTERNS = ("table.*", "*.csv", "*.tsv", "*.parquet", "*.csv.*", "*.tsv.*")
 
 
 class Builder(FilesBuilder):
@@ -20,11 +17,8 @@ class Builder(FilesBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     ABOUT = "Lifetimes of a table."
-
-    @classmethod
-    def options_for(cls, manual_dir: Path) -> TableOptions:
-        """Returns the options for the one table in `manual_dir`, its columns by name."""
-        return TableOptions(path=str(find_tables(manual_dir, _PATTERNS)))
+    PATTERNS = ("table.*", "*.csv", "*.tsv", "*.parquet", "*.csv.*", "*.tsv.*")
+    OPTIONS = TableOptions
 
     @classmethod
     def files(cls, options: TableOptions) -> Sequence[Path]:

@@ -10,16 +10,16 @@ import pytest
 
 from mtl_jax.data import __main__ as cli
 from mtl_jax.data.lifetimes import MISSING
-from mtl_jax.data.survival.google_ads import google_ads_lifetimes, load_google_ads
-from mtl_jax.data.survival.meta_ads import bounds, load_meta_ads, meta_ads_lifetimes
+from mtl_jax.data.survival.google_ads import google_ads_lifetimes
+from mtl_jax.data.survival.meta_ads import bounds, meta_ads_lifetimes
 from mtl_jax.data.survival.snap_ads import (
     COUNTS,
     age_range,
     landing_texts,
-    load_snap_ads,
     snap_ads_lifetimes,
 )
 from mtl_jax.data.survival.table_ads import AdsOptions, address_texts, weekday_and_hour
+from mtl_jax.data.survival.table_builder import load_made
 from mtl_jax.data.survival.table_loading import load_file
 from mtl_jax.errors import UserError
 
@@ -509,12 +509,12 @@ def test_loaded_and_prepared_from_the_command_line(tmp_path, capsys):
     google = write(tmp_path / "stats.csv", google_rows())
     lines(tmp_path / "ads.jsonl", meta_ads())
     sets = tmp_path / "sets"
-    for load, name, file, make in (
-        (load_snap_ads, "snap_ads", path, snap_ads_lifetimes),
-        (load_google_ads, "google_ads", google, google_ads_lifetimes),
-        (load_meta_ads, "meta_ads", tmp_path / "ads.jsonl", meta_ads_lifetimes),
+    for name, file, make in (
+        ("snap_ads", path, snap_ads_lifetimes),
+        ("google_ads", google, google_ads_lifetimes),
+        ("meta_ads", tmp_path / "ads.jsonl", meta_ads_lifetimes),
     ):
-        found = load(str(file), sets)
+        found = load_made(name, AdsOptions(path=str(file)), sets)
         want, _ = make(AdsOptions(path=str(file)))
         again = load_file(name, str(file), data_dir=sets)
         for field in ("time", "event", "group", "value", "start"):
@@ -523,7 +523,7 @@ def test_loaded_and_prepared_from_the_command_line(tmp_path, capsys):
         assert found.words == want.words
     assert len(list((sets / "snap_ads").iterdir())) == 1
     np.testing.assert_array_equal(
-        snap(packed)[0].time, load_snap_ads(AdsOptions(path=str(path)), sets).time
+        snap(packed)[0].time, load_made("snap_ads", AdsOptions(path=str(path)), sets).time
     )
     folder = tmp_path / "mine"
     folder.mkdir()

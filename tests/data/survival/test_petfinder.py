@@ -9,10 +9,10 @@ from PIL import Image
 from mtl_jax.data.lifetimes import MISSING
 from mtl_jax.data.survival.petfinder import (
     PetfinderOptions,
-    load_petfinder,
     petfinder_files,
     petfinder_lifetimes,
 )
+from mtl_jax.data.survival.table_loading import load_file
 from mtl_jax.errors import UserError
 
 # The intervals of days in which pets of classes 0 .. 3 were adopted.
@@ -200,9 +200,11 @@ def test_prepared_once_and_read_back(tmp_path):
     (tmp_path / "train_images").mkdir()
     Image.new("RGB", (9, 9), "red").save(tmp_path / "train_images" / "p2-1.jpg")
     want, _ = petfinder_lifetimes(PetfinderOptions(path=str(path)))
-    found = load_petfinder(str(path), tmp_path / "sets")
+    found = load_file("petfinder", str(path), data_dir=tmp_path / "sets")
     for field in ("time", "upper", "event", "image", "has_image", "group"):
         np.testing.assert_array_equal(getattr(found, field), getattr(want, field))
     # Another photo is another set.
     Image.new("RGB", (9, 9), "blue").save(tmp_path / "train_images" / "p2-1.jpg")
-    assert (load_petfinder(str(path), tmp_path / "sets").image != found.image).any()
+    assert (
+        load_file("petfinder", str(path), data_dir=tmp_path / "sets").image != found.image
+    ).any()
