@@ -202,6 +202,28 @@ def check_lifetimes(found: LifetimeSet, where: str) -> LifetimeSet:
     return found
 
 
+def take_rows(found: LifetimeSet, rows: np.ndarray) -> LifetimeSet:
+    """Returns some rows of a set, in the order given; its splits remain those of the whole."""
+    kept: dict[str, Any] = {
+        name: getattr(found, name)[rows]
+        for name in (
+            *("event", "time", "upper", "entry", "start", "group", "weight", "value"),
+            *("image", "has_image", "history", "history_days", "path"),
+        )
+    }
+    return found._replace(
+        **kept,
+        numbers=tuple(c._replace(values=c.values[rows]) for c in found.numbers),
+        categories=tuple(c._replace(codes=c.codes[rows]) for c in found.categories),
+        texts=tuple(c._replace(words=c.words[rows]) for c in found.texts),
+        vectors={name: vectors[rows] for name, vectors in found.vectors.items()},
+        truth={
+            name: array[rows] if len(array) == len(found.time) else array
+            for name, array in found.truth.items()
+        },
+    )
+
+
 def split_rows(
     how: str,
     start: np.ndarray,

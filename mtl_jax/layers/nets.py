@@ -1,4 +1,4 @@
-"""Dense layers and stacks of them as plain functions of their parameters."""
+"""Dense layers, stacks of them and layer normalisation as plain functions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def dense(params: Tree, x: Array) -> Array:
 def along_last(x: Array, bias: Array) -> Array:
     """Adds a bias [K] to x [..., K]."""
     return x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+def normalise(x: Array, eps: float = 1e-6) -> Array:
+    """Returns x with zero mean and unit variance over the last axis: LayerNorm without scale."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
 
 
 def init_mlp(key: Array, inputs: int, widths: Sequence[int]) -> list[dict[str, Array]]:

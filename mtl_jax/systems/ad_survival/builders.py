@@ -12,18 +12,19 @@ from mtl_jax.data.lifetimes_io import load_lifetimes
 from mtl_jax.engine import parallel
 from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.systems.ad_survival.config import FILES, INPUTS, Config, DataConfig, ModelConfig
-from mtl_jax.systems.ad_survival.data import columns_of, lifetime_data, loss_weights, split_of
+from mtl_jax.systems.ad_survival.data import columns_of, gather, loss_weights, split_of
 from mtl_jax.systems.ad_survival.encoders import Encoders
 from mtl_jax.systems.ad_survival.history import HistorySetting
 from mtl_jax.systems.ad_survival.image import ImageSetting
 from mtl_jax.systems.ad_survival.model import Network, make_system
 from mtl_jax.systems.ad_survival.preprocess import Fitted, apply, fit
 from mtl_jax.systems.ad_survival.tabular import TabularSetting
-from mtl_jax.systems.ad_survival.terms import make_targets, make_terms, make_views
+from mtl_jax.systems.ad_survival.terms import make_targets
 from mtl_jax.systems.ad_survival.text import TextSetting
 from mtl_jax.systems.ad_survival.text_tables import WordTables, word_tables
 from mtl_jax.systems.ad_survival.word_vectors import vectors_for
 from mtl_jax.systems.base import Data, System
+from mtl_jax.systems.row_data import row_data
 
 
 class Prepared(NamedTuple):
@@ -55,8 +56,7 @@ def build(config: Config) -> tuple[System, Data]:
     config.check()
     ready = prepared(config.data, config.model.word_vectors)
     found = ready.found
-    terms = make_terms(config.model.terms, config.data.short, config.data.long)
-    views = make_views(config.data.protocol, config.data.landmarks)
+    terms, views = config.terms, config.data.views
     targets = make_targets(found, terms, views, config.model.censoring)
     train = ready.splits["train"]
     for t, term in enumerate(terms):
@@ -67,9 +67,10 @@ def build(config: Config) -> tuple[System, Data]:
             )
     weights = loss_weights(found, views, train, config.weights)
     columns = columns_of(found, inputs_of(ready), targets, views, weights)
-    data = lifetime_data(
+    data = row_data(
         columns,
         ready.splits,
+        gather,
         batch_size=config.train.batch_size,
         eval_batch_size=config.data.eval_batch_size,
         seed=config.seed,
@@ -90,8 +91,8 @@ def make_network(ready: Prepared, config: Config) -> Network:
         model.modality_dropout,
         model.head,
         len(ready.found.causes),
-        make_terms(model.terms, data.short, data.long),
-        make_views(data.protocol, data.landmarks).days,
+        config.terms,
+        data.views.days,
         (2 * share, 2 - 2 * share) if model.terms == "two" else (1.0,),
         model.coherence,
         model.share,
@@ -148,8 +149,7 @@ def prepared(data: DataConfig, word_vectors: str = "") -> Prepared:
     """
     found = only_inputs(load(data), data.inputs)
     splits = split_of(found, data.split)
-    views = make_views(data.protocol, data.landmarks)
-    days = int(min(max(views.days), found.history.shape[1]))
+    days = int(min(max(data.views.days), found.history.shape[1]))
     if not days:
         found = found._replace(history_names=(), history=found.history[:, :0, :0])
     fitted = fit(found, splits["train"], data.min_count, days or None)

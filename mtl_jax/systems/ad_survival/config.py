@@ -12,6 +12,7 @@ from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.survival import Grid, check_score, stitch_grids
 from mtl_jax.survival.credit import Credit
 from mtl_jax.survival.weights import Transform
+from mtl_jax.systems.ad_survival.terms import Term, Views, make_terms, make_views
 
 # Sets that are prepared by name, and those that are read from a file of the user's.
 NAMED = ("creatives", "support2", "rhc", "hdfail", "unempdur")
@@ -64,6 +65,11 @@ class DataConfig:
     """Where prepared sets are; empty for $MTL_JAX_DATA/sets or ~/.cache/mtl_jax/sets."""
     manual_dir: str = ""
     """Folder with your own copy of the raw files."""
+
+    @property
+    def views(self) -> Views:
+        """When lifetimes are predicted."""
+        return make_views(self.protocol, self.landmarks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +142,11 @@ class Config(ExperimentConfig):
     """The network."""
     weights: WeightConfig = WeightConfig()
     """Weights of rows and terms."""
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The tasks."""
+        return make_terms(self.model.terms, self.data.short, self.data.long)
 
     def check(self) -> None:
         """Raises a `UserError` for values that no run can use; touches no data."""

@@ -1,26 +1,18 @@
-"""Lifetimes as batches: all rows on the devices, batches of row numbers.
-
-Where the set does not fit on the device the same gather runs on the host.
-"""
+"""Lifetimes as columns that batches are gathered from, and the weights of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from mtl_jax.data.lifetimes import SPLITS, LifetimeSet
-from mtl_jax.data.loader import batch_indices, eval_batches
-from mtl_jax.data.loader import steps_per_epoch as full_batches
+from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.survival import apply_ctr, apply_impressions, fit_ctr, fit_impressions
 from mtl_jax.systems.ad_survival.config import WeightConfig
 from mtl_jax.systems.ad_survival.terms import Targets, Views
-from mtl_jax.systems.base import Data
 
-Array = jax.Array
 Tree = Any
 
 
@@ -115,69 +107,16 @@ def columns_of(
     }
 
 
-def gather(columns: Tree, rows: Any, train: bool) -> Tree:
-    """Returns the batch of some rows; its `weight` [B, M] is that of training, or the rows' own."""
-    batch = {name: leaf[rows] for name, leaf in columns.items()}
-    own, loss = batch.pop("row_weight"), batch.pop("loss_weight")
-    batch["weight"] = loss if train else own[:, None] + 0 * loss
-    return batch
-
-
-def lifetime_data(
-    columns: Mapping[str, np.ndarray],
-    splits: Mapping[str, np.ndarray],
-    *,
-    batch_size: int,
-    eval_batch_size: int,
-    seed: int,
-    shard: int,
-    shards: int,
-    resident: bool = True,
-) -> Data:
-    """Returns the data of a lifetime set.
+def gather(xp: Any, columns: Tree, rows: Any, training: bool) -> Tree:
+    """Returns the batch of some rows; its `weight` [B, M] is that of training, or the rows' own.
 
     Args:
+      xp: numpy, or jax.numpy.
       columns: of `columns_of`.
-      splits: row numbers of each split.
-      batch_size: global batch size of training.
-      eval_batch_size: of evaluation, at most.
-      seed: of the order.
-      shard: this process.
-      shards: number of processes.
-      resident: keep everything on the devices; else batches are put together on the host.
+      rows: [B] row numbers.
+      training: see above.
     """
-    train = splits["train"]
-    per_epoch = full_batches(len(train), batch_size)
-    others = tuple(split for split in SPLITS if split != "train" and len(splits[split]))
-    # One size for all splits: a compiled step takes no other. A multiple of the training batch,
-    # which divides over the devices.
-    longest = max((len(splits[split]) for split in others), default=1)
-    count = max(min(eval_batch_size // batch_size, -(-longest // batch_size)), 1)
-    eval_size = count * batch_size
-
-    def host_batch(rows: np.ndarray, training: bool) -> Tree:
-        return {} if resident else gather(columns, rows, training)
-
-    def train_batch(step: int) -> Tree:
-        rows = train[batch_indices(seed, step, len(train), batch_size, shard, shards)]
-        return {"row": rows.astype(np.int32), **host_batch(rows, True)}
-
-    def batches(split: str) -> Iterator[Tree]:
-        own = splits[split]
-        for index, mask in eval_batches(len(own), eval_size, shard, shards):
-            rows = own[index].astype(np.int32)
-            yield {"row": rows, "mask": mask, **host_batch(rows, False)}
-
-    def assemble(placed: Tree, host: Tree, keys: Array | None) -> Tree:
-        batch = {name: leaf for name, leaf in host.items() if name not in ("row", "mask")}
-        if resident:
-            batch = gather(placed, host["row"], keys is not None)
-        if keys is not None:
-            batch["keys"] = keys
-        if "mask" in host:
-            batch["mask"], batch["row"] = host["mask"], host["row"]
-        return batch
-
-    return Data(
-        dict(columns) if resident else {}, train_batch, batches, assemble, per_epoch, others
-    )
+    batch = {name: leaf[rows] for name, leaf in columns.items()}
+    own, loss = batch.pop("row_weight"), batch.pop("loss_weight")
+    batch["weight"] = loss if training else xp.broadcast_to(own[:, None], loss.shape)
+    return batch

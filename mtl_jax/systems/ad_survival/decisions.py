@@ -13,7 +13,7 @@ import numpy as np
 
 from mtl_jax.metrics.survival.intervals import Interval
 from mtl_jax.systems.ad_survival import policies
-from mtl_jax.systems.ad_survival.forecasting import as_if_kept, daily_curves, outputs
+from mtl_jax.systems.ad_survival.forecasting import as_if_kept, curves_of, daily_curves, outputs
 from mtl_jax.systems.ad_survival.policy_comparison import (
     Frontier,
     compare,
@@ -62,8 +62,6 @@ def policy_study(run: Run, state: TrainState, replicates: int = 500) -> Study:
     # Imported late: the builders draw on this package.
     from mtl_jax.systems.ad_survival.builders import prepared
     from mtl_jax.systems.ad_survival.data import seen_days
-    from mtl_jax.systems.ad_survival.scores import joined
-    from mtl_jax.systems.ad_survival.terms import make_terms, make_views
 
     config: Any = run.config
     ready = prepared(config.data, config.model.word_vectors)
@@ -71,9 +69,9 @@ def policy_study(run: Run, state: TrainState, replicates: int = 500) -> Study:
     fit = np.arange(len(ready.splits["validation"]))
     apply = np.arange(len(fit), len(rows))
     cases = as_if_kept(ready.found, rows)
-    views = make_views(config.data.protocol, config.data.landmarks)
-    terms = make_terms(config.model.terms, config.data.short, config.data.long)
-    logits, grid = joined(outputs(run, state, ready, cases, seen_days(cases, views)), terms, views)
+    views = config.data.views
+    seen = seen_days(cases, views)
+    logits, grid = curves_of(run, state, outputs(run, state, ready, cases, seen))
     curves = {
         int(day): daily_curves(logits[:, m], grid, DAYS)
         for m, day in enumerate(views.days)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import survival
-from mtl_jax.data.lifetimes import LifetimeSet
+from mtl_jax.data.lifetimes import LifetimeSet, take_rows
+from mtl_jax.systems.ad_survival.baseline import cox_logits
+from mtl_jax.systems.ad_survival.terms import Term, Views, view_of
 
 if TYPE_CHECKING:
     from mtl_jax.engine.state import TrainState
@@ -59,6 +61,41 @@ def outputs(
     return np.concatenate(parts)
 
 
+def curves_of(run: Run, state: TrainState, found: np.ndarray) -> tuple[np.ndarray, survival.Grid]:
+    """Returns one curve of each row and view: hazard logits [n, M, K] and their grid.
+
+    Args:
+      run: of the network.
+      state: the checkpoint.
+      found: [n, T, M, K] hazards of T heads; of head cox [n, M] log risks.
+    """
+    config: Any = run.config
+    if config.model.head == "cox":
+        grid = config.terms[0].grid
+        return cox_logits(run, state, found, grid), grid
+    return joined(found, config.terms, config.data.views)
+
+
+def joined(
+    hazards: np.ndarray, terms: tuple[Term, ...], views: Views
+) -> tuple[np.ndarray, survival.Grid]:
+    """Returns the logits [n, M, K] of one curve, and its grid, from those of T heads [n, T, M, K].
+
+    Where each term has a view of its own, all views get the same curve.
+    """
+    if len(terms) == 1:
+        return hazards[:, 0, :, : terms[0].grid.bins], terms[0].grid
+    short, long = (hazards[:, t, :, : term.grid.bins] for t, term in enumerate(terms))
+    if not views.conditional:
+        at = [view_of(term, views) for term in terms]
+        short, long = (
+            np.repeat(head[:, m, None], head.shape[1], 1)
+            for head, m in zip((short, long), at, strict=True)
+        )
+    logits, grid = survival.stitch(short, long, terms[0].grid, terms[1].grid)
+    return np.asarray(logits), grid
+
+
 def daily_curves(logits: np.ndarray, grid: survival.Grid, days: int) -> np.ndarray:
     """Returns S [n, days] at the ends of days 1, 2, ... of hazard logits [n, K]."""
     at = jnp.minimum(jnp.arange(1, days + 1, dtype=jnp.float32), grid.end)
@@ -71,22 +108,8 @@ def as_if_kept(found: LifetimeSet, rows: np.ndarray) -> LifetimeSet:
     What a policy that keeps a creative longer than its operator would see.
     """
     length = found.history.shape[1]
-    cut: dict[str, Any] = {
-        name: getattr(found, name)[rows]
-        for name in ("event", "time", "upper", "entry", "start", "group", "weight", "value")
-    }
-    return found._replace(
-        **cut,
-        numbers=tuple(c._replace(values=c.values[rows]) for c in found.numbers),
-        categories=tuple(c._replace(codes=c.codes[rows]) for c in found.categories),
-        texts=tuple(c._replace(words=c.words[rows]) for c in found.texts),
-        image=found.image[rows],
-        has_image=found.has_image[rows],
-        history=found.path[rows][:, :length].astype(np.float32),
+    own = take_rows(found, rows)
+    return own._replace(
+        history=own.path[:, :length],
         history_days=np.full(len(rows), length, np.int32),
-        vectors={name: v[rows] for name, v in found.vectors.items()},
-        path=found.path[rows],
-        truth={
-            name: v[rows] if len(v) == len(found.time) else v for name, v in found.truth.items()
-        },
     )

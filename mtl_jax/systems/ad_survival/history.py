@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.layers.dropout import dropout
+from mtl_jax.layers.nets import dense, init_dense
 from mtl_jax.survival.weights import fit_ctr
-from mtl_jax.systems.ad_survival.sequence import init_linear, init_lstm, linear, lstm
+from mtl_jax.systems.ad_survival.sequence import init_lstm, lstm
 
 Array = jax.Array
 Tree = Any
@@ -175,13 +176,13 @@ def init_history(key: Array, setting: HistorySetting) -> Tree:
     a, b, c = jax.random.split(key, 3)
     hidden = setting.hidden
     params = {
-        "out": init_linear(a, hidden + setting.inputs, setting.out),
+        "out": init_dense(a, hidden + setting.inputs, setting.out),
         "nothing": jnp.zeros(setting.out),
     }
     if setting.kind == "lstm":
         return {**params, "lstm": init_lstm(b, setting.inputs, hidden)}
-    layers = [init_linear(k, TAPS * hidden, hidden) for k in jax.random.split(c, len(DILATIONS))]
-    return {**params, "enter": init_linear(b, setting.inputs, hidden), "layers": layers}
+    layers = [init_dense(k, TAPS * hidden, hidden) for k in jax.random.split(c, len(DILATIONS))]
+    return {**params, "enter": init_dense(b, setting.inputs, hidden), "layers": layers}
 
 
 def encode_history(
@@ -229,17 +230,17 @@ def encode_history(
     last = jnp.maximum(days - 1, 0)[..., None]
     both = [jnp.take_along_axis(each, last, axis=1) for each in (states, features)]
     found = jnp.concatenate(both, axis=-1)
-    found = linear(params["out"], dropout(found, keys, setting.rate, site))
+    found = dense(params["out"], dropout(found, keys, setting.rate, site))
     return jnp.where(days[..., None] > 0, found, nothing)
 
 
 def _convolve(params: Tree, x: Array) -> Array:
     """Residual causal convolutions: [B, D, K] to [B, D, hidden]."""
-    x = linear(params["enter"], x)
+    x = dense(params["enter"], x)
     for layer, step in zip(params["layers"], DILATIONS, strict=True):
         past = jnp.pad(x, ((0, 0), ((TAPS - 1) * step, 0), (0, 0)))
         taps = [past[:, tap * step : tap * step + x.shape[1]] for tap in range(TAPS)]
-        x = x + jax.nn.gelu(linear(layer, jnp.concatenate(taps, axis=-1)))
+        x = x + jax.nn.gelu(dense(layer, jnp.concatenate(taps, axis=-1)))
     return x
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from mtl_jax.layers.conv import conv2d
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.initializers import kaiming_normal_fan_out
-from mtl_jax.systems.ad_survival.sequence import init_linear, linear
+from mtl_jax.layers.nets import dense, init_dense
 
 Array = jax.Array
 Tree = Any
@@ -77,7 +77,7 @@ def init_image(key: Array, setting: ImageSetting) -> Tree:
         "stem": stem,
         "stages": stages,
         "norm": _init_norm(inputs),
-        "out": init_linear(next(keys), inputs, setting.out),
+        "out": init_dense(next(keys), inputs, setting.out),
     }
 
 
@@ -130,7 +130,7 @@ def encode_image(
         for number, block in enumerate(blocks):
             x = _block(block, x, _stride(stage, number), setting.groups)
     pooled = jax.nn.relu(_norm(params["norm"], x, setting.groups)).mean((1, 2))
-    return linear(params["out"], dropout(pooled, keys, setting.rate, site))
+    return dense(params["out"], dropout(pooled, keys, setting.rate, site))
 
 
 def _block(block: Tree, x: Array, stride: int, groups: int) -> Array:

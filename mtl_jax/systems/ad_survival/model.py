@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.layers.dropout import dropout
-from mtl_jax.layers.nets import dense, init_dense
+from mtl_jax.layers.nets import dense, init_dense, normalise
 from mtl_jax.metrics.base import mean, unstack
 from mtl_jax.survival import coherence
 from mtl_jax.systems.ad_survival.encoders import Encoders, encode, init_encoders
@@ -119,7 +119,7 @@ def represent(
     when = jnp.broadcast_to(jnp.eye(views)[None], (len(parts[0]), views, views))
     x = jnp.concatenate([*parts, when], -1)
     for number, layer in enumerate(params["trunk"]):
-        x = _normalise(dense(layer, x))
+        x = normalise(dense(layer, x))
         x = jax.nn.gelu(x * layer["scale"].reshape(1, 1, -1) + layer["shift"].reshape(1, 1, -1))
         x = dropout(x, keys, net.rate, TRUNK + number)
     return x, looked
@@ -132,11 +132,6 @@ def _kept(keys: Array, rate: float, site: int) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate)
 
     return jax.vmap(one)(keys).astype(jnp.float32)
-
-
-def _normalise(x: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
 
 
 def make_system(net: Network) -> System:

@@ -86,26 +86,24 @@ def oracle_values(
     if config.name.partition("/")[0] != SET or any(day % 1 for day in found.days):
         return {}
     out = {}
-    for m, day in enumerate(found.days):
+    rows = tuple(found.rows.tolist())
+    for day in found.days:
         for term in ("short", "long", "overall"):
             name = f"{term}/c@{day:g}"
             if name not in values:
                 continue
-            best = _cached(config, tuple(found.rows.tolist()), found.horizon, m, int(day), term)
+            best = _cached(config, rows, found.horizon, int(day), term)
             out[f"{term}/oracle_c@{day:g}"] = best
             out[f"{term}/attained@{day:g}"] = (values[name] - 0.5) / (best - 0.5)
     return out
 
 
 @functools.lru_cache(maxsize=64)  # validation and test of the best and of the last checkpoint
-def _cached(
-    config: Any, rows: tuple[int, ...], horizon: float, m: int, day: int, term: str
-) -> float:
+def _cached(config: Any, rows: tuple[int, ...], horizon: float, day: int, term: str) -> float:
     # Imported late: the builders draw on this package.
     from mtl_jax.systems.ad_survival.builders import load
     from mtl_jax.systems.ad_survival.scores import cut
 
-    del m
     data = load(config)
     own = cut(data, np.asarray(rows), term, float(day), horizon)
     last = int(horizon) if term == "short" else 120

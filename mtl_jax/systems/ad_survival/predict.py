@@ -28,7 +28,6 @@ import numpy as np
 from mtl_jax import survival
 from mtl_jax.data.lifetimes import MISSING, LifetimeSet
 from mtl_jax.errors import UserError, did_you_mean
-from mtl_jax.systems.ad_survival.terms import make_terms, make_views
 from mtl_jax.systems.csv_files import read_numbers, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -48,28 +47,22 @@ def predict_file(run: Run, state: TrainState, source: Path, target: Path) -> str
     # Imported late: the builders draw on this package.
     from mtl_jax.systems.ad_survival.builders import prepared
     from mtl_jax.systems.ad_survival.data import seen_days
-    from mtl_jax.systems.ad_survival.forecasting import outputs
-    from mtl_jax.systems.ad_survival.scores import joined, term_score
+    from mtl_jax.systems.ad_survival.forecasting import curves_of, outputs
+    from mtl_jax.systems.ad_survival.scores import term_score
 
     config: Any = run.config
     head, lines = read_rows(source, "ads")
     ready = prepared(config.data, config.model.word_vectors)
     cases, day, notes = lifetimes_of(ready.found, head, lines, source)
-    views = make_views(config.data.protocol, config.data.landmarks)
+    end = config.terms[-1].grid.end
+    if (day >= end).any():
+        line = int(np.flatnonzero(day >= end)[0]) + 2
+        raise UserError(f"{source}: line {line} has day {day[line - 2]:g}, beyond {end:g}")
+    views = config.data.views
     seen = np.minimum(seen_days(cases, views), np.floor(day)[:, None]).astype(np.int32)
-    terms = make_terms(config.model.terms, config.data.short, config.data.long)
-    found = outputs(run, state, ready, cases, seen)
-    if config.model.head == "cox":
-        from mtl_jax.systems.ad_survival.baseline import cox_logits
-
-        logits, grid = cox_logits(run, state, found, terms[0].grid), terms[0].grid
-    else:
-        logits, grid = joined(found, terms, views)
+    logits, grid = curves_of(run, state, outputs(run, state, ready, cases, seen))
     view = np.maximum(np.searchsorted(views.days, day, side="right") - 1, 0)
     logits = jnp.asarray(logits[np.arange(len(day)), view])
-    if (day >= grid.end).any():
-        line = int(np.flatnonzero(day >= grid.end)[0]) + 2
-        raise UserError(f"{source}: line {line} has day {day[line - 2]:g}, beyond {grid.end:g}")
     horizon = min(float(config.data.short[-1]), grid.end)
     more = _columns(logits, grid, day, horizon)
     score = np.empty(len(day))

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax.errors import UserError
+from mtl_jax.layers.nets import dense, normalise
 
 Array = jax.Array
 Tree = Any
@@ -285,25 +286,19 @@ def sentence_vectors(params: Tree, ids: Array, mask: Array, heads: int, eps: flo
 def bert_layer(layer: Tree, x: Array, mask: Array, heads: int, eps: float) -> Array:
     """Applies one layer to x [B, L, D]; nothing attends to places whose mask [B, L] is 0."""
     batch, length, width = x.shape
-    qkv = _dense(layer["qkv"], x).reshape(batch, length, 3, heads, width // heads)
+    qkv = dense(layer["qkv"], x).reshape(batch, length, 3, heads, width // heads)
     q, k, v = (qkv[:, :, part] for part in range(3))
     scores = jnp.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(width // heads)
     scores = scores + jnp.where(mask > 0, 0, _FAR).astype(scores.dtype)[:, None, None]
     attended = jnp.einsum("bhij,bjhd->bihd", jax.nn.softmax(scores, axis=-1), v)
-    attended = _dense(layer["attended"], attended.reshape(x.shape))
+    attended = dense(layer["attended"], attended.reshape(x.shape))
     x = _normalised(layer["norm_a"], x + attended, eps)
-    hidden = jax.nn.gelu(_dense(layer["up"], x), approximate=False)
-    return _normalised(layer["norm_b"], x + _dense(layer["down"], hidden), eps)
-
-
-def _dense(params: Tree, x: Array) -> Array:
-    return x @ params["kernel"] + params["bias"][None, None]
+    hidden = jax.nn.gelu(dense(layer["up"], x), approximate=False)
+    return _normalised(layer["norm_b"], x + dense(layer["down"], hidden), eps)
 
 
 def _normalised(params: Tree, x: Array, eps: float) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-    return scaled * params["scale"][None, None] + params["shift"][None, None]
+    return normalise(x, eps) * params["scale"][None, None] + params["shift"][None, None]
 
 
 def embed_texts(model: TextModel, texts: Sequence[str], batch: int = 64) -> np.ndarray:

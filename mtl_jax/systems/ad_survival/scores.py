@@ -24,7 +24,8 @@ from mtl_jax import survival
 from mtl_jax.data.lifetimes import LifetimeSet
 from mtl_jax.metrics.survival import concordance
 from mtl_jax.survival import Grid
-from mtl_jax.systems.ad_survival.terms import Term, Views, alive_at, make_terms, make_views, view_of
+from mtl_jax.systems.ad_survival.forecasting import curves_of
+from mtl_jax.systems.ad_survival.terms import alive_at
 
 if TYPE_CHECKING:
     from mtl_jax.engine.state import TrainState
@@ -82,21 +83,14 @@ def forecast(run: Run, state: TrainState, split: str) -> Forecast:
     from mtl_jax import run as runs
 
     config: Any = run.config
-    terms = make_terms(config.model.terms, config.data.short, config.data.long)
-    views = make_views(config.data.protocol, config.data.landmarks)
     rows, found, looked = [], [], {}
     for batch, out in runs.predictions(run, state, split):
         rows.append(batch["row"])
         found.append(out.pop("risk" if config.model.head == "cox" else "hazards"))
         for name, value in out.items():
             looked.setdefault(name, []).append(value)
-    together = np.concatenate(found)
-    if config.model.head == "cox":
-        from mtl_jax.systems.ad_survival.baseline import cox_logits
-
-        logits, grid = cox_logits(run, state, together, terms[0].grid), terms[0].grid
-    else:
-        logits, grid = joined(together, terms, views)
+    views = config.data.views
+    logits, grid = curves_of(run, state, np.concatenate(found))
     return Forecast(
         np.concatenate(rows),
         logits,
@@ -106,24 +100,6 @@ def forecast(run: Run, state: TrainState, split: str) -> Forecast:
         views.conditional,
         {name: np.concatenate(parts) for name, parts in looked.items()},
     )
-
-
-def joined(hazards: Array, terms: tuple[Term, ...], views: Views) -> tuple[Array, Grid]:
-    """Returns the logits [n, M, K] of one curve, and its grid, from those of T heads [n, T, M, K].
-
-    Where each term has a view of its own, all views get the same curve.
-    """
-    if len(terms) == 1:
-        return hazards[:, 0, :, : terms[0].grid.bins], terms[0].grid
-    short, long = (hazards[:, t, :, : term.grid.bins] for t, term in enumerate(terms))
-    if not views.conditional:
-        at = [view_of(term, views) for term in terms]
-        short, long = (
-            np.repeat(head[:, m, None], head.shape[1], 1)
-            for head, m in zip((short, long), at, strict=True)
-        )
-    logits, grid = survival.stitch(short, long, terms[0].grid, terms[1].grid)
-    return np.asarray(logits), grid
 
 
 def terms_of(found: Forecast, m: int) -> tuple[str, ...]:

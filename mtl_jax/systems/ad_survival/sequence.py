@@ -24,27 +24,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
+from mtl_jax.layers.nets import dense, init_dense, normalise
 
 Array = jax.Array
 Tree = Any
 
-EPS = 1e-6
 FAR = -1e9  # finite: a row in which everything is masked stays finite
 FEED_FORWARD = 4  # hidden width of a transformer layer, in widths
 
 _kernel = nn.initializers.glorot_uniform()
 _orthogonal = nn.initializers.orthogonal()
-
-
-def init_linear(key: Array, inputs: int, outputs: int) -> dict[str, Array]:
-    """Returns {"kernel" [inputs, outputs], "bias" [outputs]}: Glorot uniform, zeros."""
-    return {"kernel": _kernel(key, (inputs, outputs)), "bias": jnp.zeros(outputs)}
-
-
-def linear(params: Tree, x: Array) -> Array:
-    """Maps x [..., inputs] to [..., outputs]."""
-    bias = params["bias"]
-    return x @ params["kernel"] + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 
 
 def init_lstm(key: Array, inputs: int, hidden: int) -> dict[str, Array]:
@@ -177,11 +166,11 @@ def init_transformer(key: Array, width: int, layers: int, length: int | None = N
         a, b, c, d = jax.random.split(key, 4)
         return {
             "norm_attention": _init_norm(width),
-            "qkv": init_linear(a, width, 3 * width),
-            "attended": init_linear(b, width, width),
+            "qkv": init_dense(a, width, 3 * width),
+            "attended": init_dense(b, width, width),
             "norm_mlp": _init_norm(width),
-            "up": init_linear(c, width, FEED_FORWARD * width),
-            "down": init_linear(d, FEED_FORWARD * width, width),
+            "up": init_dense(c, width, FEED_FORWARD * width),
+            "down": init_dense(d, FEED_FORWARD * width, width),
         }
 
     keys = jax.random.split(key, layers + 1)
@@ -231,8 +220,8 @@ def transformer(
         here = site + 2 * number
         added = _attend(layer, _norm(layer["norm_attention"], x), mask, heads)
         x = x + dropout(added, keys, rate, here)
-        up = jax.nn.gelu(linear(layer["up"], _norm(layer["norm_mlp"], x)))
-        x = x + dropout(linear(layer["down"], up), keys, rate, here + 1)
+        up = jax.nn.gelu(dense(layer["up"], _norm(layer["norm_mlp"], x)))
+        x = x + dropout(dense(layer["down"], up), keys, rate, here + 1)
     return jnp.where(mask[..., None] > 0, _norm(params["norm"], x), 0)
 
 
@@ -249,32 +238,30 @@ def _init_norm(width: int) -> dict[str, Array]:
 
 
 def _norm(params: Tree, x: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS)
     scale, bias = (params[name].reshape(1, 1, -1) for name in ("scale", "bias"))
-    return normed * scale + bias
+    return normalise(x) * scale + bias
 
 
 def _attend(layer: Tree, x: Array, mask: Array, heads: int) -> Array:
     batch, length, width = x.shape
-    qkv = linear(layer["qkv"], x).reshape(batch, length, 3, heads, width // heads)
+    qkv = dense(layer["qkv"], x).reshape(batch, length, 3, heads, width // heads)
     q, k, v = jnp.moveaxis(qkv, 2, 0)
     scores = jnp.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(width // heads)
     scores += jnp.where(mask > 0, 0.0, FAR)[:, None, None]
     weights = jax.nn.softmax(scores, axis=-1)
     out = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, length, width)
-    return linear(layer["attended"], out)
+    return dense(layer["attended"], out)
 
 
 def init_attention_pool(key: Array, width: int, hidden: int) -> Tree:
     """Returns {"hidden": a linear map [width] -> [hidden], "query" [hidden]}."""
     a, b = jax.random.split(key)
     query = jax.random.normal(b, (hidden,)) / math.sqrt(hidden)
-    return {"hidden": init_linear(a, width, hidden), "query": query}
+    return {"hidden": init_dense(a, width, hidden), "query": query}
 
 
 def attention_pool(params: Tree, h: Array, mask: Array) -> tuple[Array, Array]:
-    """Averages h by softmax(query . tanh(linear(h))) over valid places (Kitada et al., KDD 2019).
+    """Averages h by softmax(query . tanh(dense(h))) over valid places (Kitada et al., KDD 2019).
 
     Args:
       params: of `init_attention_pool`.
@@ -284,7 +271,7 @@ def attention_pool(params: Tree, h: Array, mask: Array) -> tuple[Array, Array]:
     Returns:
       ([B, D], [B, L] weights); a row adds to 1, or is 0 throughout where nothing is valid.
     """
-    scores = (jnp.tanh(linear(params["hidden"], h)) @ params["query"]).astype(jnp.float32)
+    scores = (jnp.tanh(dense(params["hidden"], h)) @ params["query"]).astype(jnp.float32)
     valid = mask > 0
     scores = jnp.where(valid, scores, FAR)
     top = jax.lax.stop_gradient(scores.max(-1, keepdims=True))

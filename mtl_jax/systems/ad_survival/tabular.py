@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mtl_jax.data.lifetimes import MISSING
 from mtl_jax.layers.dropout import dropout
-from mtl_jax.systems.ad_survival.sequence import init_linear, linear
+from mtl_jax.layers.nets import dense, init_dense
 
 Array = jax.Array
 Tree = Any
@@ -67,8 +67,8 @@ def init_tabular(key: Array, setting: TabularSetting) -> Tree:
         tables.append(jax.random.normal(own, (levels + 2, size)) / math.sqrt(size))
     return {
         "tables": tables,
-        "hidden": init_linear(a, setting.inputs, setting.hidden),
-        "out": init_linear(b, setting.hidden, setting.out),
+        "hidden": init_dense(a, setting.inputs, setting.hidden),
+        "out": init_dense(b, setting.hidden, setting.out),
     }
 
 
@@ -107,8 +107,8 @@ def encode_tabular(
     parts = [jnp.where(absent, 0, numbers).astype(kernel.dtype), absent.astype(kernel.dtype)]
     for column, (table, levels) in enumerate(zip(params["tables"], setting.levels, strict=True)):
         parts.append(table[table_rows(codes[:, column], levels)])
-    x = jax.nn.gelu(linear(params["hidden"], jnp.concatenate(parts, axis=-1)))
-    return linear(params["out"], dropout(x, keys, setting.rate, site))
+    x = jax.nn.gelu(dense(params["hidden"], jnp.concatenate(parts, axis=-1)))
+    return dense(params["out"], dropout(x, keys, setting.rate, site))
 
 
 def table_rows(codes: Array, levels: int) -> Array:

@@ -24,15 +24,14 @@ from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.embedding import PAD, init_table
+from mtl_jax.layers.nets import dense, init_dense
 from mtl_jax.systems.ad_survival.sequence import (
     attention_pool,
     bilstm,
     init_attention_pool,
     init_bilstm,
-    init_linear,
     init_lstm,
     init_transformer,
-    linear,
     lstm,
     transformer,
 )
@@ -154,12 +153,12 @@ def init_text(key: Array, setting: TextSetting, length: int | None = None) -> Tr
         ]
         width = widths[-1]
     elif setting.kind == "transformer":
-        params["inputs"] = init_linear(keys[0], width, hidden)
+        params["inputs"] = init_dense(keys[0], width, hidden)
         params["encoder"] = init_transformer(keys[1], hidden, setting.layers, length)
         width = hidden
     if setting.kind != "bag":
         params["pool"] = init_attention_pool(keys[3], width, hidden)
-    params["out"] = init_linear(keys[2], width, setting.out)
+    params["out"] = init_dense(keys[2], width, setting.out)
     return params
 
 
@@ -199,7 +198,7 @@ def encode_embedded(
     """Encodes vectors [B, L, d] of words (`embed_ids`) with a mask [B, L]: see `encode_text`."""
     h = dropout(x, keys, setting.rate, site)
     if setting.kind == "transformer":
-        h = linear(params["inputs"], h)
+        h = dense(params["inputs"], h)
         h = transformer(params["encoder"], h, mask, setting.heads, keys, setting.rate, site + 2)
     for number, layer in enumerate(params.get("layers", ())):
         if number:
@@ -211,6 +210,6 @@ def encode_embedded(
         pooled = (h * weights[..., None]).sum(1)
     else:
         pooled, weights = attention_pool(params["pool"], h, mask)
-    out = linear(params["out"], dropout(pooled, keys, setting.rate, site + 1))
+    out = dense(params["out"], dropout(pooled, keys, setting.rate, site + 1))
     # Without this the bias would be the text of a row that has none.
     return jnp.where((mask > 0).any(-1, keepdims=True), out, 0), weights

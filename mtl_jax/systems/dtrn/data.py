@@ -6,20 +6,15 @@ the run. Where the set does not fit on the device the same function runs on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax.data.impressions import SPLITS, ImpressionSet
-from mtl_jax.data.loader import batch_indices, eval_batches
-from mtl_jax.data.loader import steps_per_epoch as full_batches
+from mtl_jax.data.impressions import ImpressionSet
 from mtl_jax.errors import UserError
 from mtl_jax.systems.base import Data
+from mtl_jax.systems.row_data import row_data
 
-Array = jax.Array
 Tree = Any
 
 
@@ -146,44 +141,21 @@ def impression_data(
       history_sizes: see `gather`.
       resident: keep everything on the devices; else batches are put together on the host.
     """
-    columns = columns_of(found)
     names = [column.name for column in found.columns]
     item = names.index(found.item) if found.attributes else None
-    train = found.splits["train"]
-    per_epoch = full_batches(len(train), batch_size)
 
-    # One size for all splits: a compiled step takes no other. A multiple of the training batch,
-    # which divides over the devices.
-    longest = max(len(found.splits[split]) for split in SPLITS if split != "train")
-    count = max(min(eval_batch_size // batch_size, -(-longest // batch_size)), 1)
-    eval_size = count * batch_size
+    def batch_of(xp: Any, columns: Tree, rows: Any, training: bool) -> Tree:
+        del training
+        return gather(xp, columns, rows, length, item, event_attributes, history_sizes)
 
-    def host_batch(rows: np.ndarray) -> Tree:
-        if resident:
-            return {"row": rows.astype(np.int32)}
-        found = gather(np, columns, rows, length, item, event_attributes, history_sizes)
-        # What has no columns is not read, and cannot be dealt out to devices.
-        return {name: leaf for name, leaf in found.items() if leaf.size}
-
-    def train_batch(step: int) -> Tree:
-        return host_batch(train[batch_indices(seed, step, len(train), batch_size, shard, shards)])
-
-    def batches(split: str) -> Iterator[Tree]:
-        own = found.splits[split]
-        for index, mask in eval_batches(len(own), eval_size, shard, shards):
-            rows = own[index].astype(np.int32)
-            yield {**host_batch(rows), "row": rows, "mask": mask}
-
-    def assemble(placed: Tree, host: Tree, keys: Array | None) -> Tree:
-        batch = {k: v for k, v in host.items() if k not in ("mask", "row")}
-        if resident:
-            rows = host["row"]
-            batch = gather(jnp, placed, rows, length, item, event_attributes, history_sizes)
-        if keys is not None:
-            batch["keys"] = keys
-        if "mask" in host:
-            batch["mask"], batch["row"] = host["mask"], host["row"]
-        return batch
-
-    splits = tuple(split for split in SPLITS if split != "train")
-    return Data(columns if resident else {}, train_batch, batches, assemble, per_epoch, splits)
+    return row_data(
+        columns_of(found),
+        found.splits,
+        batch_of,
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+        shard=shard,
+        shards=shards,
+        resident=resident,
+    )

@@ -22,14 +22,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
-from mtl_jax.layers.nets import along_last, dense, init_dense
+from mtl_jax.layers.nets import along_last, dense, init_dense, normalise
 
 Array = jax.Array
 Tree = Any
 Conditioning = Literal["hyper", "table", "none", "separate"]
 Pool = Literal["target", "mean", "cand_token"]
 
-EPS = 1e-6
 FAR = -1e9  # finite: a row in which everything is masked stays finite
 SITES = 2  # normalisations a layer: before attention, before the feed-forward part
 FEED_FORWARD = 2  # its hidden width, in widths
@@ -166,13 +165,6 @@ def conditions(shared: Tree, own: Tree, setting: Setting) -> Array | None:
     pairs = jnp.concatenate([tasks, shared["behaviours"]], axis=-1)  # [S, 2k]
     hidden = jax.nn.relu(dense(shared["hyper"]["hidden"], pairs))
     return dense(shared["hyper"]["out"], hidden).reshape(setting.deltas)
-
-
-def normalise(x: Array) -> Array:
-    """Returns x with zero mean and unit variance over the last axis."""
-    mean = x.mean(-1, keepdims=True)
-    centred = x - mean
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS)
 
 
 def interests(

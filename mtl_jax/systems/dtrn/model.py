@@ -27,6 +27,7 @@ import optax
 
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.embedding import lookup
+from mtl_jax.layers.nets import normalise
 from mtl_jax.methods.ownership import is_stacked
 from mtl_jax.metrics.base import unstack
 from mtl_jax.metrics.binary import binary_scores
@@ -147,7 +148,7 @@ def base(net: Network, params: Tree, batch: Tree, keys: Array | None) -> dict[st
     return {
         **found,
         "x": x,
-        "xhat": interest.normalise(x),
+        "xhat": normalise(x),
         "valid": valid,
         "candidate": candidate,
     }

@@ -43,7 +43,7 @@ def case(ready, model=SMALL, share=0.5, **data):
     targets = make_targets(ready.found, terms, views, model.censoring)
     weights = loss_weights(ready.found, views, ready.splits["train"], config.weights)
     columns = columns_of(ready.found, builders.inputs_of(ready), targets, views, weights)
-    batch = gather(columns, ROWS, True)
+    batch = gather(np, columns, ROWS, True)
     params, _ = system.init(jax.random.key(0), batch)
     return system, params, batch
 
