@@ -15,7 +15,7 @@ PY := $(VENV)/bin/python
 .SUFFIXES:
 .PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-gpu \
   bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
-  results-mt-deeponet results-dtrn lock clean
+  results-mt-deeponet results-dtrn results-ad-survival lock clean
 
 help: ## list the targets and the variables
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ results-mt-deeponet: $(VENV)/.installed ## run the MT-DeepONet study (hours, res
 
 results-dtrn: $(VENV)/.installed ## run the DTRN study (hours, resumable) and write its tables
 	$(PY) -m experiments.dtrn.study $(ARGS)
+
+results-ad-survival: $(VENV)/.installed ## run the study of survival networks and write its tables
+	$(PY) -m experiments.ad_survival.study $(ARGS)
 
 lock: ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile pyproject.toml --extra dev --extra tensorboard --universal --generate-hashes \

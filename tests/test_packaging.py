@@ -302,6 +302,7 @@ PAPER = "--config experiments/fsmtl/multi_mnist_paper.py --workdir runs/multi_mn
         ("sweep-fsmtl", "experiments.fsmtl.sweep"),
         ("results-mt-deeponet", "experiments.mt_deeponet.study"),
         ("results-dtrn", "experiments.dtrn.study"),
+        ("results-ad-survival", "experiments.ad_survival.study"),
     ],
 )
 def test_make_prints_the_command_that_it_runs(target: str, command: str) -> None:

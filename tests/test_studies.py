@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.ad_survival import study_cells as survival_cells
+from experiments.ad_survival import study_tables as survival_tables
+from experiments.dtrn import study_cells as dtrn_cells
 from experiments.fsmtl import study as fsmtl
 from experiments.fsmtl import sweep
 from experiments.mt_deeponet import study as operators
+from experiments.study_runs import DONE, Cell, only_sets, run_all
+from mtl_jax.errors import UserError
 
 
 def test_the_sweep_shares_its_cells_with_the_study() -> None:
@@ -144,3 +150,82 @@ def test_operator_figures_are_drawn_from_cells(tmp_path: Path) -> None:
         path = tmp_path / f"{draw.__name__}.png"
         assert draw(tmp_path, range(2), path)
         assert path.stat().st_size > 5000
+
+
+def test_survival_cells_are_sound() -> None:
+    names: dict[str, object] = {}
+    for part, make in survival_cells.CELLS.items():
+        for seed in (0, 1):
+            for cell in make(seed, survival_cells.Files(snap="ads.csv")):
+                cell.config.check()
+                assert cell.config.seed == seed
+                # The full network is a row of several tables: the same cell.
+                assert names.setdefault(cell.name, cell) == cell, part
+    assert {name.partition("-")[0] for name in names} >= {"creatives", "support2", "snap_ads"}
+    assert not [cell for make in (survival_cells.snap,) for cell in make(0, survival_cells.Files())]
+
+
+def _survival_cell(rng: np.random.Generator, value: float) -> dict[str, object]:
+    keys = ("overall@0", "overall@3", "overall@10", "short@0", "short@3", "long@0", "long@10")
+    return {
+        "concordance": dict.fromkeys(keys, value),
+        "drawn": {key: value + 0.01 * rng.normal(size=400) for key in keys},
+        "parameters": 1000,
+        "environment": {"device_kind": "a CPU"},
+    }
+
+
+def test_survival_tables() -> None:
+    """Cells whose concordances are known, and what the tables say of them."""
+    rng = np.random.default_rng(0)
+    values = {"creatives-full": 0.7, "creatives-without_text": 0.65, "support2-two": 0.78}
+    cells = {
+        f"{stem}-{seed}": _survival_cell(rng, value + 0.001 * seed)
+        for stem, value in values.items()
+        for seed in range(3)
+    }
+    best = {
+        kind: {f"overall@{day}": 0.75 - 0.06 * (kind != "full") for day in (0, 3, 10)}
+        for kind in (*survival_cells.REMOVALS, "additive")
+    }
+    shown = survival_tables.tables({"cells": cells, "best": best})
+    assert "comes 80 %, 80 %, 80 % of the way" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("| without texts | 3"))
+    assert "| 0.651 +- 0.001 | 0.651 +- 0.001 | 0.651 +- 0.001 | -0.050 (" in row
+    assert row.endswith("| 0.690, 0.690, 0.690 | -0.060 |")
+    gain = survival_tables.interval(
+        survival_tables.seeds_of(cells, "creatives-without_text"),
+        survival_tables.OVERALL,
+        survival_tables.seeds_of(cells, "creatives-full"),
+    )
+    assert gain is not None
+    assert gain[1] < gain[0] < gain[2] < 0
+    # The references are those of the committed benchmark, for as many splits as there are cells.
+    assert "| SUPPORT2 | two terms | 3 | 0.781 (" in shown
+    assert "| SUPPORT2 | Cox (scikit-survival) | 3 | 0.76" in shown
+    # A term that was not trained leaves its place empty, and is no failure.
+    assert survival_tables.value([_survival_cell(rng, 0.7)], "short@10") == ""
+
+
+def test_recommendation_cells_are_sound(tmp_path: Path) -> None:
+    names: dict[str, object] = {}
+    files = dtrn_cells.Files(tmall2014="events.csv", kuairand=str(tmp_path))
+    for make in dtrn_cells.CELLS.values():
+        for seed in (0, 1):
+            for cell in make(seed, files):
+                cell.config.check()
+                assert names.setdefault(cell.name, cell) == cell
+
+
+def test_cells_that_are_done_are_not_run_again(tmp_path: Path, capsys: Any) -> None:
+    cells = [Cell(f"a-b-{seed}", fsmtl.cell_config("cpu", "multi_mnist", "cagrad", False, seed))
+             for seed in range(3)]  # fmt: skip
+    (tmp_path / "a-b-1").mkdir()
+    (tmp_path / "a-b-1" / DONE).write_text("{}")
+    ran: list[str] = []
+    run_all(lambda root, cell: ran.append(cell.name), tmp_path, cells, 1)
+    assert ran == ["a-b-0", "a-b-2"]
+    assert "3 cells, 1 done already" in capsys.readouterr().out
+    assert only_sets(cells, "a") == cells
+    with pytest.raises(UserError, match="--sets: 'c'"):
+        only_sets(cells, "c")

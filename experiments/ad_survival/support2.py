@@ -6,6 +6,10 @@ never shipped here). A quarter of the patients die within 30 days, another two f
 shape of cut-out and wear-out, without texts or images. Its column that tells who died within two
 months is left out.
 
+The network is wide, its layers lose half of their units in training and weights decay strongly: of
+the settings tried on the validation rows of the first split, narrow networks at a tenth of the rate
+fitted too little (0.764 in concordance, as much as Cox's model), this one does better.
+
     make train EXPERIMENT=experiments/ad_survival/support2.py          # seconds on two CPU cores
 """
 
@@ -21,14 +25,14 @@ def get_config() -> Config:
     return Config(
         name="support2",
         data=DataConfig(name="support2", short=SHORT, long=LONG),
-        model=ModelConfig(trunk=(64, 64), modality_dropout=0.0, dropout=0.3),
+        model=ModelConfig(out=64, trunk=(256,), modality_dropout=0.0, dropout=0.5),
         method=MethodConfig(
             aggregator="linear_scalarization", flat=FlatConfig(combine="erm", rho=0.05)
         ),
         optim=OptimConfig(
-            name="adamw", lr=1e-3, weight_decay=0.1, schedule="cosine", warmup_steps=20
+            name="adamw", lr=4e-3, weight_decay=1.0, schedule="cosine", warmup_steps=20
         ),
         train=TrainConfig(
-            epochs=20, batch_size=256, log_every=21, select="validation/nll", select_mode="min"
+            epochs=40, batch_size=256, log_every=21, select="validation/nll", select_mode="min"
         ),
     )

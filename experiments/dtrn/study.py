@@ -22,21 +22,19 @@ Writes `experiments/dtrn/results/NAME.json`, a figure, and the tables between th
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.dtrn.study_cells import CELLS, SEEDS, Cell, Files
+from experiments.dtrn.study_cells import CELLS, SEEDS, Files
 from experiments.dtrn.study_tables import differences, draw_gains, floors, tables
+from experiments.study_runs import DONE, Cell, check_flags, only_sets, run_all, study_parser
 from mtl_jax import run as runs
 from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
 from mtl_jax.engine.writers import read_metrics
-from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
+from mtl_jax.errors import UserError, run_command
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.dtrn.scores import scored
 from mtl_jax.train import train
@@ -49,7 +47,7 @@ BEGIN, END = "<!-- results:dtrn:begin -->", "<!-- results:dtrn:end -->"
 def run_cell(root: Path, cell: Cell) -> None:
     """Trains one cell unless it is done; keeps its scores, and what it says of the test rows."""
     folder = root / cell.name
-    if (folder / "cell.json").exists():
+    if (folder / DONE).exists():
         return
     began = time.perf_counter()
     scores = train(cell.config, folder)
@@ -62,7 +60,7 @@ def run_cell(root: Path, cell: Cell) -> None:
     temporary.replace(folder / "cell.npz")
     steps = [r["values"]["step_ms"] for r in read_metrics(folder) if "step_ms" in r["values"]]
     write_json_atomic(
-        folder / "cell.json",
+        folder / DONE,
         {
             "scores": scores,
             "tasks": list(run.system.task_names),
@@ -73,31 +71,6 @@ def run_cell(root: Path, cell: Cell) -> None:
             "environment": public_environment(),
         },
     )
-
-
-def _try(root: Path, cell: Cell) -> str:
-    """Runs a cell in a process of its own; returns what went wrong, or nothing."""
-    try:
-        run_cell(root, cell)
-    except BaseException:
-        return traceback.format_exc(limit=-3)
-    return ""
-
-
-def run_all(root: Path, todo: list[Cell], jobs: int) -> None:
-    """Runs the cells, `jobs` at a time."""
-    missing = [cell for cell in todo if not (root / cell.name / "cell.json").exists()]
-    print(f"{len(todo)} cells, {len(todo) - len(missing)} done already", flush=True)
-    if jobs == 1:
-        for k, cell in enumerate(missing):
-            print(f"[{k + 1}/{len(missing)}] {cell.name}", flush=True)
-            run_cell(root, cell)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        names = {pool.submit(_try, root, cell): cell.name for cell in missing}
-        for k, done in enumerate(concurrent.futures.as_completed(names)):
-            print(f"[{k + 1}/{len(missing)}] {names[done]} {done.result()}", flush=True)
 
 
 def _short(path: Path) -> dict[str, Any]:
@@ -115,34 +88,15 @@ def _short(path: Path) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = Parser("python -m experiments.dtrn.study")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--parts", default=",".join(CELLS), help=f"of {', '.join(CELLS)}")
-    parser.add_argument("--sets", default="", help="only cells of these sets, with commas")
+    parser = study_parser("python -m experiments.dtrn.study", list(CELLS), SEEDS, "runs/study_dtrn")
     parser.add_argument("--tmall2014", default="", help="the contest's file of events")
     parser.add_argument("--kuairand", default="", help="a folder with KuaiRand's explicit rows")
-    parser.add_argument("--root", type=Path, default=Path("runs/study_dtrn"))
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
-    parser.add_argument("--name", default="study", help="of the JSON file that is written")
-    parser.add_argument("--table-only", action="store_true")
     args = parser.parse_args(argv)
-    for name in ("seeds", "jobs"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}; it must be 1 or more")
-    chosen = args.parts.split(",")
-    for name in chosen:
-        if name not in CELLS:
-            raise UserError(f"--parts: {name!r}; {did_you_mean(name, CELLS)}")
-    files, wanted = Files(args.tmall2014, args.kuairand), args.sets.split(",") if args.sets else []
+    chosen, files = check_flags(args, list(CELLS)), Files(args.tmall2014, args.kuairand)
     if not args.table_only:
         todo = [c for p in chosen for s in range(args.seeds) for c in CELLS[p](s, files)]
-        known = {cell.name.partition("-")[0] for cell in todo}
-        for name in wanted:
-            if name not in known:
-                raise UserError(f"--sets: {name!r}; {did_you_mean(name, known)}")
-        todo = [cell for cell in todo if not wanted or cell.name.partition("-")[0] in wanted]
-        run_all(args.root, todo, args.jobs)
-    cells = {path.parent.name: _short(path) for path in sorted(args.root.glob("*/cell.json"))}
+        run_all(run_cell, args.root, only_sets(todo, args.sets), args.jobs)
+    cells = {path.parent.name: _short(path) for path in sorted(args.root.glob(f"*/{DONE}"))}
     if not cells:
         raise UserError(f"no finished cell in {args.root}; run the study without --table-only")
     found: dict[str, Any] = {

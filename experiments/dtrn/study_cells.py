@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from experiments.dtrn import census, conflict, event_log, movielens
+from experiments.study_runs import Cell
 from mtl_jax.config import FlatConfig
 from mtl_jax.systems.dtrn.config import Config
 
@@ -48,18 +49,6 @@ class Files(NamedTuple):
 
     tmall2014: str = ""
     kuairand: str = ""
-
-
-class Cell(NamedTuple):
-    """One training run.
-
-    Attributes:
-      name: of its folder: set-part-...-seed.
-      config: what to train.
-    """
-
-    name: str
-    config: Config
 
 
 def _quiet(config: Config, name: str, seed: int) -> Config:

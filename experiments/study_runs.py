@@ -1,0 +1,106 @@
+"""Running the cells of a study: one process each, so that it may be stopped and gone on with."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtl_jax.config import ExperimentConfig
+from mtl_jax.errors import Parser, UserError, did_you_mean
+
+DONE = "cell.json"  # stands in the folder of a cell that is done
+
+
+class Cell(NamedTuple):
+    """One training run.
+
+    Attributes:
+      name: of its folder: set-configuration-seed.
+      config: what to train.
+    """
+
+    name: str
+    config: ExperimentConfig
+
+
+RunCell = Callable[[Path, Cell], None]
+
+
+def run_all(run_cell: RunCell, root: Path, todo: Sequence[Cell], jobs: int) -> None:
+    """Runs the cells that are not done, `jobs` at a time; names those that fail and goes on.
+
+    Args:
+      run_cell: `run_cell(root, cell)`, a function of a module; it writes `DONE` last.
+      root: folder of the cells.
+      todo: the cells.
+      jobs: how many at a time; 1 runs them in this process, and then an error ends it.
+    """
+    missing = [cell for cell in todo if not (root / cell.name / DONE).exists()]
+    print(f"{len(todo)} cells, {len(todo) - len(missing)} done already", flush=True)
+    if jobs == 1:
+        for k, cell in enumerate(missing):
+            print(f"[{k + 1}/{len(missing)}] {cell.name}", flush=True)
+            run_cell(root, cell)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        names = {pool.submit(_try, run_cell, root, cell): cell.name for cell in missing}
+        for k, done in enumerate(concurrent.futures.as_completed(names)):
+            print(f"[{k + 1}/{len(missing)}] {names[done]} {done.result()}", flush=True)
+
+
+def _try(run_cell: RunCell, root: Path, cell: Cell) -> str:
+    """Runs a cell in a process of its own; returns what went wrong, or nothing."""
+    try:
+        run_cell(root, cell)
+    except BaseException:
+        return traceback.format_exc(limit=-3)
+    return ""
+
+
+def study_parser(name: str, parts: Sequence[str], seeds: int, root: str) -> Parser:
+    """Returns the flags that studies share: seeds, parts, sets, root, jobs, name, table-only."""
+    parser = Parser(name)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--parts", default=",".join(parts), help=f"of {', '.join(parts)}")
+    parser.add_argument("--sets", default="", help="only cells of these sets, with commas")
+    parser.add_argument("--root", type=Path, default=Path(root))
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--name", default="study", help="of the JSON file that is written")
+    parser.add_argument("--table-only", action="store_true")
+    return parser
+
+
+def check_flags(args: Any, parts: Sequence[str]) -> list[str]:
+    """Returns the parts that flags of `study_parser` name.
+
+    Raises:
+      UserError: a count below 1, an unknown part.
+    """
+    for name in ("seeds", "jobs"):
+        if (value := getattr(args, name)) < 1:
+            raise UserError(f"--{name} is {value}; it must be 1 or more")
+    chosen = str(args.parts).split(",")
+    for name in chosen:
+        if name not in parts:
+            raise UserError(f"--parts: {name!r}; {did_you_mean(name, parts)}")
+    return chosen
+
+
+def only_sets(todo: Sequence[Cell], sets: str) -> list[Cell]:
+    """Returns the cells of the sets that are named with commas; all of them for "".
+
+    Raises:
+      UserError: a set without cells.
+    """
+    if not sets:
+        return list(todo)
+    known = {cell.name.partition("-")[0] for cell in todo}
+    for name in sets.split(","):
+        if name not in known:
+            raise UserError(f"--sets: {name!r}; {did_you_mean(name, known)}")
+    return [cell for cell in todo if cell.name.partition("-")[0] in sets.split(",")]
