@@ -13,8 +13,8 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-gpu \
-  bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
+.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-survival \
+  bench-gpu bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
   results-mt-deeponet results-dtrn results-ad-survival lock clean
 
 help: ## list the targets and the variables
@@ -62,6 +62,9 @@ bench-deepxde: $(VENV)/.extra-bench ## compare operator networks with DeepXDE on
 
 bench-concordance: $(VENV)/.installed ## time the concordance index; ARGS="--peers PYTHON" to compare
 	$(PY) -m benchmarks.concordance $(ARGS)
+
+bench-survival: $(VENV)/.installed ## time survival training; ARGS="--peers PYTHON" to compare with pycox
+	$(PY) -m benchmarks.survival_training $(ARGS)
 
 bench-rechub: $(VENV)/.extra-bench ## compare recommendation networks with Torch-RecHub on this machine
 	$(PY) -m benchmarks.versus_rechub $(ARGS)

@@ -23,10 +23,14 @@ def read_rows(source: Path, what: str) -> tuple[list[str], list[list[str]]]:
       UserError: no such file, no rows, repeated names, a row of another length.
     """
     try:
-        with open(source, newline="", encoding="utf-8") as file:
+        # Spreadsheets put a mark of the encoding first.
+        with open(source, newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--input is {source}, which is no readable CSV file ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--input is {source}, which is no readable CSV file ({reason})") from None
+    while lines and not lines[-1]:  # Empty lines at the end are no rows.
+        lines.pop()
     if len(lines) < 2:
         raise UserError(f"{source}: no {what}; it needs a line of names and a row for each")
     head, rows = lines[0], lines[1:]

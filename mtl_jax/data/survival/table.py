@@ -13,11 +13,11 @@ named in a message and not read. Embeddings come from an .npz file beside the ta
 Every value is checked, and the first bad one is told with its file, line and column. A table is
 read once, in blocks; what is kept of a row is what the set holds of it. Files are not changed.
 
-History. An amount of day d is what was delivered in (d - 1, d], and days begin with the row's own
-beginning; for another unit read it for "day". Cells from some day on may be empty: nothing is on
-record then. Days that were not lived from beginning to end are cut: of an event at time t the days
-below t are kept, of a row censored at t the days up to t, as in the generated set, so that the day
-of the event, when it was perhaps already decided, is never seen.
+History. An amount of day d, 0 or more, is what was delivered in (d - 1, d], and days begin with the
+row's own beginning; for another unit read it for "day". Cells from some day on may be empty:
+nothing is on record then. Days that were not lived from beginning to end are cut: of an event at
+time t the days below t are kept, of a row censored at t the days up to t, as in the generated set,
+so that the day of the event, when it was perhaps already decided, is never seen.
 
 Dates in `start` are counted from the beginning of the earliest one's day, in UTC.
 """
@@ -81,7 +81,7 @@ def table_files(options: TableOptions) -> list[Path]:
     files = find_files(options.path)
     found = list(files)
     if options.vectors:
-        found.append(Path(options.vectors).expanduser())
+        found.append(_vectors_file(options.vectors))
     for path in files:
         roles = find_roles(options, read_header(path, options.delimiter), str(path))
         if "image" in roles.single:
@@ -276,7 +276,7 @@ class _Reader:
         days, known = len(first), None
         amounts = {}
         for amount, columns in roles.history.items():
-            found = [read_numbers(block, c, missing=self.options.missing) for c in columns]
+            found = [read_numbers(block, c, missing=self.options.missing, least=0) for c in columns]
             values = amounts[amount] = np.stack(found, axis=1)
             given = ~np.isnan(values)
             known = given if known is None else known
@@ -333,13 +333,18 @@ def _unused(path: Path, roles: Roles) -> str:
     )
 
 
-def _vectors(name: str, rows: int) -> dict[str, np.ndarray]:
+def _vectors_file(name: str) -> Path:
     path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"vectors = {name!r}; there is no such file")
+    return path
+
+
+def _vectors(name: str, rows: int) -> dict[str, np.ndarray]:
+    path = _vectors_file(name)
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise UserError(f"vectors = {name!r}; there is no such file") from None
     except Exception as error:  # Whatever numpy and zipfile raise for a damaged file.
         raise UserError(f"{path}: not an .npz file of plain arrays ({error})") from None
     if not found:

@@ -106,10 +106,19 @@ def ad_lifetimes(
       snapshot: seconds since 1970.
       name: of the set.
       report: called with a line where most ends lie behind the snapshot.
+
+    Raises:
+      UserError: no ad has a time above 0.
     """
     ended = end <= snapshot  # Never so for NaN.
     time = (np.where(ended, end, snapshot) - start) / DAY
     keep = np.flatnonzero(time > 0)
+    if not len(keep):
+        raise UserError(
+            f"{name}: no row is left: no ad lives before the snapshot {day_text(snapshot)}, they"
+            f" begin from {day_text(start.min())} to {day_text(start.max())}; set snapshot to when"
+            " the file was made"
+        )
     planned = int((end > snapshot).sum())
     if planned > ended.sum():
         report(

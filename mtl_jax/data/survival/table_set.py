@@ -276,6 +276,6 @@ def _splits(
             found[how] = split(how)
         except UserError as error:
             if report is None or how == "random":
-                raise UserError(f"{name}: {error}") from None
+                raise UserError(f"{name}: {error}, or give more rows") from None
             report(f"{name}: {error}; left out")
     return found

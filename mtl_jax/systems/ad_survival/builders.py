@@ -61,11 +61,15 @@ def build(config: Config) -> tuple[System, Data]:
     train = ready.splits["train"]
     for t, term in enumerate(terms):
         if not targets.event[train, t].any():
+            later = views.conditional and max(views.days) > 0
+            alive = f" alive at config.data.landmarks {views.days}" if later else ""
             raise UserError(
-                f"{found.name}: no training row has an event in the {term.name} term's bins"
+                f"{found.name}: no training row{alive} has an event in the {term.name} term's bins"
                 f" {term.grid.edges}; choose config.data.short and config.data.long for its times"
+                f"{', or earlier landmarks' if later else ''}"
             )
-    weights = loss_weights(found, views, train, config.weights)
+    # Of the whole history: `prepared` leaves none where no view looks at a day.
+    weights = loss_weights(load(config.data), views, train, config.weights)
     columns = columns_of(found, inputs_of(ready), targets, views, weights)
     data = row_data(
         columns,
@@ -183,7 +187,10 @@ def only_inputs(found: LifetimeSet, kinds: tuple[str, ...]) -> LifetimeSet:
                 f" {', '.join(has) or 'nothing to predict from'}"
             )
     if not has:
-        raise UserError(f"{found.name} has nothing to predict from")
+        raise UserError(
+            f"{found.name} has nothing to predict from: no text, image, category, number, history"
+            " or vector is left; drop fewer columns, or name more in config.data.table"
+        )
     chosen = kinds or has
     if "text" not in chosen:
         found = found._replace(texts=())

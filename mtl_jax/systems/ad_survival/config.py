@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 from mtl_jax.config import ExperimentConfig
@@ -17,6 +18,7 @@ from mtl_jax.systems.ad_survival.terms import Term, Views, make_terms, make_view
 # Sets that are prepared by name, and those that are read from a file of the user's.
 NAMED = ("creatives", "support2", "rhc", "hdfail", "unempdur")
 FILES = ("table", "snap_ads", "google_ads", "meta_ads", "petfinder")
+ADS = ("snap_ads", "google_ads", "meta_ads")
 # Kinds of input, in the order in which they are joined.
 INPUTS = ("text", "image", "categories", "numbers", "totals", "history", "vectors")
 Terms = Literal["two", "overall", "short", "long"]
@@ -172,8 +174,21 @@ def _check_data(data: DataConfig) -> None:
                 f"config.data.path is {data.path!r}, which {data.name} does not have; it belongs"
                 f" to {', '.join(FILES)}"
             )
+    if data.snapshot and base not in ADS:
+        raise UserError(
+            f"config.data.snapshot is {data.snapshot!r}, which {data.name} does not have; it"
+            f" belongs to {', '.join(ADS)}"
+        )
+    if base != "table":
+        for field in dataclasses.fields(data.table):
+            if (value := getattr(data.table, field.name)) != getattr(_AS_NAMED, field.name):
+                raise UserError(
+                    f"config.data.table.{field.name} is {value!r}, which {data.name} does not have;"
+                    " it belongs to table"
+                )
     marks = data.landmarks
-    if not marks or list(marks) != sorted(set(marks)) or marks[0] < 0:
+    ordered = all(map(math.isfinite, marks)) and list(marks) == sorted(set(marks))
+    if not marks or not ordered or marks[0] < 0:
         raise UserError(f"config.data.landmarks is {marks}; write times from 0 on, in order")
     for name in data.inputs:
         if name not in INPUTS:
@@ -183,12 +198,20 @@ def _check_data(data: DataConfig) -> None:
     for name in ("min_count", "eval_batch_size"):
         if getattr(data, name) < 1:
             raise UserError(f"config.data.{name} is {getattr(data, name)}; it must be 1 or more")
-    joined = stitch_grids(Grid(data.short), Grid(data.long))
+    joined = stitch_grids(_grid("short", data.short), _grid("long", data.long))
     if marks[-1] >= joined.end:
         raise UserError(
             f"config.data.landmarks is {marks}; they must be below {joined.end:g}, the end of"
             " config.data.long"
         )
+
+
+def _grid(name: str, edges: tuple[float, ...]) -> Grid:
+    """The grid of config.data.short or .long; an error says which of them it is."""
+    try:
+        return Grid(edges)
+    except UserError as error:
+        raise UserError(f"config.data.{name}: {error}") from None
 
 
 def _check_model(model: ModelConfig, data: DataConfig) -> None:
@@ -230,6 +253,16 @@ def _check_model(model: ModelConfig, data: DataConfig) -> None:
 def _check_weights(weights: WeightConfig, model: ModelConfig) -> None:
     if not 0 < weights.share < 1:
         raise UserError(f"config.weights.share is {weights.share}; it must be between 0 and 1")
+    if weights.transform != "raw" and weights.kind != "ctr":
+        raise UserError(
+            f"config.weights.transform is {weights.transform}, which is made of click rates; choose"
+            " config.weights.kind=ctr"
+        )
+    if weights.mean_one and weights.kind == "none":
+        raise UserError(
+            "config.weights.mean_one is True, but config.weights.kind is none: there is nothing to"
+            " divide; choose ctr or impressions"
+        )
     if weights.share != 0.5 and model.terms != "two":
         raise UserError(
             f"config.weights.share is {weights.share}, which needs two heads; choose"

@@ -2,10 +2,10 @@
 
 The input has a line of column names and a row an ad. Columns of the set go by their names: numbers,
 levels of categories, texts as they are written, `image_path` (from the file's folder), and days
-delivered as `history_AMOUNT_DAY`. What is missing or empty counts as not known; levels and words
-that training has not seen count as unseen. `day` says how long an ad has lived so far, 0 where
-there is no such column: it is seen as at the latest landmark up to then, and predictions are those
-of an ad that is alive on that day.
+delivered as `history_AMOUNT_DAY`, all from day 1 to an ad's last one. What is missing or empty
+counts as not known; levels and words that training has not seen count as unseen. `day` says how
+long an ad has lived so far, 0 where there is no such column: it is seen as at the latest landmark
+up to then, and predictions are those of an ad that is alive on that day.
 
 The output has the input's columns, and
 
@@ -57,7 +57,10 @@ def predict_file(run: Run, state: TrainState, source: Path, target: Path) -> str
     end = config.terms[-1].grid.end
     if (day >= end).any():
         line = int(np.flatnonzero(day >= end)[0]) + 2
-        raise UserError(f"{source}: line {line} has day {day[line - 2]:g}, beyond {end:g}")
+        raise UserError(
+            f"{source}: line {line} has day = {day[line - 2]:g}; it must be below {end:g}, the"
+            " end of the run's bins"
+        )
     views = config.data.views
     seen = np.minimum(seen_days(cases, views), np.floor(day)[:, None]).astype(np.int32)
     logits, grid = curves_of(run, state, outputs(run, state, ready, cases, seen))
@@ -116,16 +119,15 @@ def lifetimes_of(
       far; notes on what was not known).
 
     Raises:
-      UserError: unknown columns, values that are no numbers, images that cannot be read.
+      UserError: unknown columns, values that are no numbers, days left out, images that cannot be
+        read.
     """
     # Words of new texts are cut as those of the set's files.
     from mtl_jax.systems.ad_survival.text_tables import encode_texts, word_index
 
     count, where = len(lines), str(source)
     amounts, length = known.history_names, known.history.shape[1]
-    days = {
-        f"history_{name}_{d + 1}": (a, d) for a, name in enumerate(amounts) for d in range(length)
-    }
+    days = {f"history_{name}_{d + 1}" for name in amounts for d in range(length)}
     names = [column.name for column in (*known.numbers, *known.categories, *known.texts)]
     names += [DAY, *([IMAGE] if known.image.shape[1] else [])]
     for name in head:
@@ -169,13 +171,8 @@ def lifetimes_of(
     notes += (
         [f"{len(words) - len(known.words)} words are new"] if len(words) > len(known.words) else []
     )
-    history = np.zeros((count, length, len(amounts)), np.float32)
-    last = np.zeros(count, np.int32)
-    for name, (a, d) in days.items():
-        if name in raw:
-            values = read_numbers(raw[name], name, where, 0, empty=True)
-            history[:, d, a] = np.nan_to_num(values)
-            last = np.where(np.isnan(values), last, np.maximum(last, d + 1))
+    history, last, more = _history(known, raw, day, where)
+    notes += more
     image, has_image = _images(known, raw.get(IMAGE), source, count)
     zeros = np.zeros(count, np.float32)
     cases = known._replace(
@@ -203,6 +200,39 @@ def lifetimes_of(
         truth={},
     )
     return cases, day, notes
+
+
+def _history(
+    known: LifetimeSet, raw: dict[str, list[str]], day: np.ndarray, where: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Returns amounts [n, D, F] of a file, [n] days on record, and notes; see `lifetimes_of`."""
+    amounts, length = known.history_names, known.history.shape[1]
+    history = np.zeros((len(day), length, len(amounts)), np.float32)
+    given = np.zeros(history.shape, bool)
+    columns = [[f"history_{name}_{d + 1}" for name in amounts] for d in range(length)]
+    for d, names in enumerate(columns):
+        for a, name in enumerate(names):
+            if name in raw:
+                values = read_numbers(raw[name], name, where, 0, empty=True)
+                given[:, d, a], history[:, d, a] = ~np.isnan(values), np.nan_to_num(values)
+    some = np.flatnonzero(given.any((0, 1)))
+    last = np.where(given.any(2), np.arange(1, length + 1)[None], 0).max(1, initial=0)
+    holes = (np.arange(length)[None] < last[:, None])[..., None] & ~given[..., some]
+    if holes.any():
+        row, d, a = np.argwhere(holes)[0]
+        name = columns[d][some[a]]
+        here = f"line {row + 2} has {name} = ''" if name in raw else f"there is no column {name}"
+        raise UserError(
+            f"{where}: {here}, but line {row + 2} has amounts of day {last[row]}; give every day up"
+            " to an ad's last one"
+        )
+    notes = []
+    if len(some) and len(some) < len(amounts):
+        absent = [name for a, name in enumerate(amounts) if a not in some]
+        notes.append(f"no {', '.join(absent)} on any day, counted as 0")
+    if late := int((last > np.floor(day)).sum()):
+        notes.append(f"{late} rows have amounts of days after their day, which are not looked at")
+    return history, last, notes
 
 
 def _images(
