@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mtl_jax.methods.base import Aggregator, Array, Tree
-from mtl_jax.methods.linalg import highest_precision, unit_diagonal
+from mtl_jax.methods.linalg import highest_precision, pseudo_inverse, unit_diagonal
 from mtl_jax.methods.weighting import gram_aggregator
 
 
@@ -15,10 +15,8 @@ def imtl_g_weights(gram: Array, active: Array | None = None) -> Array:
     eps = jnp.finfo(gram.dtype).eps
     cosines, inverse_norms = unit_diagonal(gram, active)
     live = inverse_norms > 0
-    # d.u_i = 1 for all unit gradients u_i: C y = 1, w = y / |g|. Pseudo-inverse by eigenvectors.
-    values, vectors = jnp.linalg.eigh(cosines)
-    kept = values > eps * jnp.maximum(live.sum(), 1) * values.max()
-    inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
+    # d.u_i = 1 for all unit gradients u_i: C y = 1, w = y / |g|.
+    inverse, vectors = pseudo_inverse(cosines, live.sum())
     v = inverse_norms * (vectors @ (inverse * (vectors.T @ live.astype(gram.dtype))))
     total = v.sum()
     # The sum cancels where the weights blow up: at rounding level it means nothing.

@@ -98,6 +98,19 @@ def solve(matrix: Array, rhs: Array) -> Array:
     return jnp.stack([row[size:] for row in rows])
 
 
+def pseudo_inverse(matrix: Array, rank: Array) -> tuple[Array, Array]:
+    """Returns eigenvalues [T] and eigenvectors [T, T] (columns) of the pseudo-inverse.
+
+    Args:
+      matrix: [T, T], symmetric positive semi-definite.
+      rank: the largest rank it can have; eigenvalues below machine epsilon times `rank` times the
+        largest one count as 0.
+    """
+    values, vectors = jnp.linalg.eigh(matrix)
+    kept = values > jnp.finfo(matrix.dtype).eps * jnp.maximum(rank, 1) * values.max()
+    return jnp.where(kept, 1 / jnp.where(kept, values, 1), 0), vectors
+
+
 def ridge(size: int, dtype: Any) -> float:
     """The multiple of the identity under which a matrix with unit diagonal can be factorised."""
     return 4 * max(size, 4) * float(jnp.finfo(dtype).eps)

@@ -6,13 +6,13 @@ the others are weighted as if the absent ones had not been listed.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import optax
 
+from mtl_jax.methods import trained
 from mtl_jax.methods.base import Array, LossWeighting, Tree
+from mtl_jax.methods.trained import TrainedState, adam, descend, random_logits, share, softmax
 
 Reduction = Literal["mean", "sum"]
 
@@ -22,48 +22,9 @@ def _no_state(num_tasks: int) -> tuple[()]:
     return ()
 
 
-def _share(active: Array, dtype: Any) -> Array:
-    """1 / number of active tasks for those, 0 for the others."""
-    return active.astype(dtype) / jnp.maximum(active.sum(), 1).astype(dtype)
-
-
-def _softmax(logits: Array, active: Array) -> Array:
-    """Softmax over the active tasks; zeros when there are none."""
-    weights = jax.nn.softmax(jnp.where(active, logits, -jnp.inf))
-    return jnp.where(active & active.any(), weights, 0)
-
-
 def _check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', found {reduction!r}")
-
-
-class TrainedState(NamedTuple):
-    """State of a weighting with one trained number for each task.
-
-    Attributes:
-      values: [T] float32.
-      optimiser: its optax state.
-    """
-
-    values: Array
-    optimiser: Tree
-
-
-def _descend(
-    optimiser: optax.GradientTransformation, state: TrainedState, grad: Array, active: Array
-) -> TrainedState:
-    """One optimiser step for the active tasks; the values and moments of the others stay."""
-    updates, new_optimiser = optimiser.update(
-        jnp.where(active, grad, 0), state.optimiser, state.values
-    )
-    moved = state.values + jnp.asarray(updates)
-    values = jnp.where(active, moved, state.values)
-
-    def keep(old: Array, new: Array) -> Array:
-        return jnp.where(active, new, old) if jnp.shape(old) == active.shape else new
-
-    return TrainedState(values, jax.tree.map(keep, state.optimiser, new_optimiser))
 
 
 def linear_scalarization(reduction: Reduction = "mean") -> LossWeighting:
@@ -72,8 +33,8 @@ def linear_scalarization(reduction: Reduction = "mean") -> LossWeighting:
 
     def weights(losses: Array, state: Tree, *, active: Array, key: Array) -> tuple[Array, Tree]:
         del key
-        share = _share(active, losses.dtype)
-        return (share if reduction == "mean" else active.astype(losses.dtype)), state
+        equal = share(active, losses.dtype)
+        return (equal if reduction == "mean" else active.astype(losses.dtype)), state
 
     return LossWeighting(_no_state, weights)
 
@@ -93,11 +54,10 @@ def uncertainty(lr: float = 0.025, init: float = 0.0) -> LossWeighting:
     Raises:
       ValueError: a learning rate that is not positive.
     """
-    optimiser = _adam(lr)
+    optimiser = adam(lr)
 
     def start(num_tasks: int) -> TrainedState:
-        s = jnp.full(num_tasks, init, jnp.float32)
-        return TrainedState(s, optimiser.init(s))
+        return trained.start(optimiser, num_tasks, init)
 
     def weights(
         losses: Array, state: TrainedState, *, active: Array, key: Array
@@ -106,15 +66,9 @@ def uncertainty(lr: float = 0.025, init: float = 0.0) -> LossWeighting:
         precision = jnp.exp(-state.values)
         grad = (1 - precision * losses.astype(jnp.float32)) / 2
         w = jnp.where(active, precision / 2, 0).astype(losses.dtype)
-        return w, _descend(optimiser, state, grad, active)
+        return w, descend(optimiser, state, grad, active)
 
     return LossWeighting(start, weights)
-
-
-def _adam(lr: float) -> optax.GradientTransformation:
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, found {lr}")
-    return optax.adam(lr)
 
 
 def random_loss_weighting() -> LossWeighting:
@@ -125,10 +79,7 @@ def random_loss_weighting() -> LossWeighting:
     """
 
     def weights(losses: Array, state: Tree, *, active: Array, key: Array) -> tuple[Array, Tree]:
-        # One key for each task: an absent task does not change the numbers of the others.
-        keys = jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(losses.shape[0]))
-        logits = jax.vmap(lambda k: jax.random.normal(k, dtype=losses.dtype))(keys)
-        return _softmax(logits, active), state
+        return softmax(random_logits(key, losses.shape[0], losses.dtype), active), state
 
     return LossWeighting(_no_state, weights)
 
@@ -184,7 +135,7 @@ def dwa(temperature: float = 2.0, window: int = 25) -> LossWeighting:
         old, new = means
         known = (counts > 0).all(0) & (old > 0) & (state.steps + 1 >= 2 * window)
         ratio = jnp.where(known, new / jnp.where(known, old, 1), 1)
-        w = active.sum() * _softmax(ratio / temperature, active)
+        w = active.sum() * softmax(ratio / temperature, active)
         return w.astype(losses.dtype), DwaState(history, seen, state.steps + 1)
 
     return LossWeighting(start, weights)
@@ -205,8 +156,8 @@ def scale_invariant(reduction: Reduction = "sum", eps: float = 1e-12) -> LossWei
 
     def weights(losses: Array, state: Tree, *, active: Array, key: Array) -> tuple[Array, Tree]:
         del key
-        share = _share(active, losses.dtype)
-        factor = share if reduction == "mean" else active.astype(losses.dtype)
+        equal = share(active, losses.dtype)
+        factor = equal if reduction == "mean" else active.astype(losses.dtype)
         return factor / (jnp.where(active, jnp.maximum(losses, 0), 1) + eps), state
 
     return LossWeighting(_no_state, weights)
@@ -230,21 +181,20 @@ def famo(lr: float = 0.025, gamma: float = 0.001) -> LossWeighting:
     Raises:
       ValueError: an option out of range.
     """
-    optimiser = _adam(lr)
+    optimiser = adam(lr)
     if not gamma >= 0:
         raise ValueError(f"gamma must be non-negative, found {gamma}")
     offset = 1e-8
 
     def start(num_tasks: int) -> TrainedState:
-        xi = jnp.zeros(num_tasks, jnp.float32)
-        return TrainedState(xi, optimiser.init(xi))
+        return trained.start(optimiser, num_tasks, 0.0)
 
     def weights(
         losses: Array, state: TrainedState, *, active: Array, key: Array
     ) -> tuple[Array, TrainedState]:
         del key
         safe = jnp.where(active, jnp.maximum(losses, 0), 1) + offset
-        w = _softmax(state.values, active) / safe
+        w = softmax(state.values, active) / safe
         total = w.sum()
         return (w / jnp.where(total > 0, total, 1)).astype(losses.dtype), state
 
@@ -255,9 +205,9 @@ def famo(lr: float = 0.025, gamma: float = 0.001) -> LossWeighting:
             safe = jnp.where(active, jnp.maximum(losses, 0), 1) + offset
             return jnp.log(safe).astype(jnp.float32)
 
-        z = _softmax(state.values, active)
+        z = softmax(state.values, active)
         delta = log(before) - log(after)
         grad = z * (delta - jnp.vdot(z, delta)) + gamma * state.values
-        return _descend(optimiser, state, grad, active)
+        return descend(optimiser, state, grad, active)
 
     return LossWeighting(start, weights, after_step)

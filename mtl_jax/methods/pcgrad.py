@@ -28,6 +28,13 @@ def random_orders(key: Array, num_tasks: int) -> Array:
     return jnp.argsort(jax.vmap(row)(indices), axis=1)
 
 
+def task_orders(key: Array, num_tasks: int) -> Array:
+    """`random_orders`; for up to two tasks, each of which meets at most one other, no draw."""
+    if num_tasks > 2:
+        return random_orders(key, num_tasks)
+    return jnp.broadcast_to(jnp.arange(num_tasks), (num_tasks, num_tasks))
+
+
 @highest_precision
 def pcgrad_weights(gram: Array, orders: Array) -> Array:
     """Returns the weights [T] of the sum of the projected gradients.
@@ -70,12 +77,7 @@ def pcgrad(reduction: Literal["sum", "mean"] = "sum") -> Aggregator:
         gram: Array, state: Tree, *, losses: Array, active: Array, key: Array
     ) -> tuple[Array, Tree]:
         del losses
-        num_tasks = gram.shape[0]
-        if num_tasks > 2:
-            orders = random_orders(key, num_tasks)
-        else:  # each task meets at most one other
-            orders = jnp.broadcast_to(jnp.arange(num_tasks), (num_tasks, num_tasks))
-        weights = pcgrad_weights(gram, orders)
+        weights = pcgrad_weights(gram, task_orders(key, gram.shape[0]))
         return (weights / active.sum() if reduction == "mean" else weights), state
 
     return gram_aggregator(

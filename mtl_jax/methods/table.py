@@ -10,7 +10,15 @@ from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.methods.aligned_mtl import aligned_mtl
 from mtl_jax.methods.base import Aggregator, LossWeighting
 from mtl_jax.methods.cagrad import cagrad
+from mtl_jax.methods.config import config
+from mtl_jax.methods.db_mtl import db_mtl
+from mtl_jax.methods.dual_proj import dual_proj
+from mtl_jax.methods.excess_mtl import excess_mtl
 from mtl_jax.methods.fairgrad import fairgrad
+from mtl_jax.methods.grad_drop import grad_drop
+from mtl_jax.methods.grad_vac import grad_vac
+from mtl_jax.methods.gradnorm import gradnorm
+from mtl_jax.methods.imtl import imtl, imtl_l
 from mtl_jax.methods.imtl_g import imtl_g
 from mtl_jax.methods.loss_weighting import (
     dwa,
@@ -21,8 +29,13 @@ from mtl_jax.methods.loss_weighting import (
     uncertainty,
 )
 from mtl_jax.methods.mgda import mgda
+from mtl_jax.methods.moco import moco
+from mtl_jax.methods.modo import modo
 from mtl_jax.methods.nash_mtl import nash_mtl
 from mtl_jax.methods.pcgrad import pcgrad
+from mtl_jax.methods.random_gradient_weighting import random_gradient_weighting
+from mtl_jax.methods.scalarization import gls, stch
+from mtl_jax.methods.sdmgrad import sdmgrad
 from mtl_jax.methods.upgrad import upgrad
 
 Option = float | int | str | bool
@@ -51,6 +64,20 @@ METHODS: dict[str, Row] = {
     "fairgrad": Row(fairgrad, "aggregator", "Ban and Ji, 2024, arXiv 2402.15638"),
     "upgrad": Row(upgrad, "aggregator", "Quinton and Rey, 2024, arXiv 2406.16232"),
     "aligned_mtl": Row(aligned_mtl, "aggregator", "Senushkin et al., 2023, arXiv 2305.19000"),
+    "dual_proj": Row(dual_proj, "aggregator", "Lopez-Paz and Ranzato, 2017, arXiv 1706.08840"),
+    "config": Row(config, "aggregator", "Liu et al., 2024, arXiv 2408.11104"),
+    "imtl": Row(imtl, "aggregator", "Liu et al., 2021, ICLR"),
+    "gradnorm": Row(gradnorm, "aggregator", "Chen et al., 2018, arXiv 1711.02257"),
+    "grad_drop": Row(grad_drop, "aggregator", "Chen et al., 2020, arXiv 2010.06808"),
+    "grad_vac": Row(grad_vac, "aggregator", "Wang et al., 2021, arXiv 2010.05874"),
+    "random_gradient_weighting": Row(
+        random_gradient_weighting, "aggregator", "Lin et al., 2022, arXiv 2111.10603"
+    ),
+    "moco": Row(moco, "aggregator", "Fernando et al., 2023, arXiv 2210.12624"),
+    "modo": Row(modo, "aggregator", "Chen et al., 2023, arXiv 2305.20057"),
+    "sdmgrad": Row(sdmgrad, "aggregator", "Xiao et al., 2023, arXiv 2305.18409"),
+    "db_mtl": Row(db_mtl, "aggregator", "Lin et al., 2023, arXiv 2308.12029"),
+    "excess_mtl": Row(excess_mtl, "aggregator", "He et al., 2024, arXiv 2402.02009"),
     "linear_scalarization": Row(
         linear_scalarization, "weighting", "linear scalarisation (no single source)"
     ),
@@ -63,6 +90,9 @@ METHODS: dict[str, Row] = {
         scale_invariant, "weighting", "baseline in Navon et al., 2022, arXiv 2202.01017"
     ),
     "famo": Row(famo, "weighting", "Liu et al., 2023, arXiv 2306.03792"),
+    "imtl_l": Row(imtl_l, "weighting", "Liu et al., 2021, ICLR"),
+    "gls": Row(gls, "weighting", "Chennupati et al., 2019, arXiv 1904.08492"),
+    "stch": Row(stch, "weighting", "Lin et al., 2024, arXiv 2402.19078"),
 }
 
 

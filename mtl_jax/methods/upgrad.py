@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.methods.base import Aggregator, Array, Traits, Tree
+from mtl_jax.methods.dual_proj import dual_proj_weights
 from mtl_jax.methods.linalg import highest_precision
-from mtl_jax.methods.nonneg_qp import nonneg_qp
 from mtl_jax.methods.weighting import gram_aggregator
 
 
@@ -27,7 +27,7 @@ def upgrad_weights(gram: Array, preference: Array, active: Array | None = None) 
     """
 
     def row(base: Array) -> Array:
-        return base + nonneg_qp(gram, jnp.matmul(gram, base), active=active)
+        return dual_proj_weights(gram, base, active)
 
     return jax.vmap(row)(jnp.diag(preference)).sum(0)
 

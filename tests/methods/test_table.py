@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mtl_jax import methods
 from mtl_jax.errors import UserError
 from mtl_jax.methods.base import Aggregator, LossWeighting
 from mtl_jax.methods.table import METHODS, default_options, make
@@ -19,6 +20,12 @@ def test_every_row(name: str) -> None:
     assert all(type(value) in (float, int, str, bool) for value in options.values())
     assert row.factory.__doc__
     assert row.paper
+
+
+def test_the_package_exports_every_row() -> None:
+    for name, row in METHODS.items():
+        assert getattr(methods, name) is row.factory
+        assert name in methods.__all__
 
 
 def test_default_options() -> None:
@@ -56,6 +63,30 @@ def test_a_whole_number_will_do_for_a_float() -> None:
         ("nash_mtl", {"update_every": 0}, ["update_every", "at least 1", "0"]),
         ("fairgrad", {"alpha": 0.0}, ["alpha", "positive", "0.0"]),
         ("fairgrad", {"reduction": "max"}, ["'sum' or 'mean'", "'max'"]),
+        ("dual_proj", {"reduction": "max"}, ["'sum' or 'mean'", "'max'"]),
+        ("grad_drop", {"leak": 1.5}, ["leak", "[0, 1]", "1.5"]),
+        ("grad_drop", {"reduction": "max"}, ["'sum' or 'mean'", "'max'"]),
+        ("grad_vac", {"beta": -0.1}, ["beta", "[0, 1]", "-0.1"]),
+        ("grad_vac", {"reduction": "max"}, ["'sum' or 'mean'", "'max'"]),
+        ("sdmgrad", {"lam": -1.0}, ["lam", "non-negative", "-1.0"]),
+        ("sdmgrad", {"lr": 0.0}, ["lr", "positive", "0.0"]),
+        ("sdmgrad", {"iterations": 0}, ["iterations", "at least 1", "0"]),
+        ("modo", {"gamma": 0.0}, ["gamma", "positive", "0.0"]),
+        ("modo", {"rho": -1.0}, ["rho", "non-negative", "-1.0"]),
+        ("moco", {"beta": 0.0}, ["beta", "(0, 1]", "0.0"]),
+        ("moco", {"gamma": 0.0}, ["gamma", "positive", "0.0"]),
+        ("moco", {"rho": -1.0}, ["rho", "non-negative", "-1.0"]),
+        ("moco", {"decay": float("nan")}, ["decay", "non-negative", "nan"]),
+        ("moco", {"simplex": "clip"}, ["'softmax' or 'projection'", "'clip'"]),
+        ("db_mtl", {"beta": 1.0}, ["beta", "[0, 1)", "1.0"]),
+        ("db_mtl", {"decay": -1.0}, ["decay", "non-negative", "-1.0"]),
+        ("excess_mtl", {"lr": 0.0}, ["lr", "positive", "0.0"]),
+        ("gradnorm", {"alpha": -1.0}, ["alpha", "non-negative", "-1.0"]),
+        ("gradnorm", {"lr": 0.0}, ["lr", "positive", "0.0"]),
+        ("imtl", {"lr": 0.0}, ["lr", "positive", "0.0"]),
+        ("imtl_l", {"lr": 0.0}, ["lr", "positive", "0.0"]),
+        ("stch", {"mu": 0.0}, ["mu", "positive", "0.0"]),
+        ("stch", {"warmup": 0}, ["warmup", "at least 1", "0"]),
         ("linear_scalarization", {"reduction": "max"}, ["'mean' or 'sum'", "'max'"]),
         ("uncertainty", {"lr": 0.0}, ["lr", "positive", "0.0"]),
         ("dwa", {"temperature": 0.0}, ["temperature", "positive"]),

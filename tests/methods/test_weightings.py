@@ -77,7 +77,7 @@ def test_weights_of_absent_tasks(case: Case) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["uncertainty", "famo"])
+@pytest.mark.parametrize("name", ["uncertainty", "famo", "imtl_l"])
 def test_a_task_that_is_absent_for_a_while_keeps_what_was_learned(name: str) -> None:
     """Its value and its moments stay as they were at its last step."""
     method = make(name)
@@ -129,11 +129,14 @@ def test_weights_of_one_task_and_of_equal_tasks(case: Case) -> None:
         "dwa": 1.0,
         "scale_invariant": 1 / level,
         "famo": 1.0,
+        "imtl_l": 1.0,
+        "gls": 1.0,
+        "stch": 1 / level,
     }[case.name]
     w, _ = _history(case, np.full((1, 1), level), np.ones(1, bool))
     np.testing.assert_allclose(w, single, rtol=1e-6)
     w, _ = _history(case, np.full((1, 5), level), np.ones(5, bool))
-    shared = case.name in ("random_loss_weighting", "famo") or (
+    shared = case.name in ("random_loss_weighting", "famo", "gls") or (
         case.name in ("linear_scalarization", "scale_invariant")
         and dict(default_options(case.name), **dict(case.options))["reduction"] == "mean"
     )

@@ -133,6 +133,62 @@ def aligned_mtl(j: np.ndarray, scale: str) -> np.ndarray:
     return (np.sqrt(level) * left @ right).sum(0)
 
 
+def dual_proj(j: np.ndarray) -> np.ndarray:
+    """The mean gradient's projection onto {x: J x >= 0} (1706.08840, eq. 8), as a vector."""
+    return optimize.minimize(
+        lambda x: 0.5 * np.sum((x - j.mean(0)) ** 2),
+        j.mean(0),
+        jac=lambda x: x - j.mean(0),
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": lambda x: j @ x, "jac": lambda x: j},
+        options={"ftol": 1e-16, "maxiter": 1000},
+    ).x
+
+
+def config(j: np.ndarray) -> np.ndarray:
+    """2408.11104: the pseudo-inverse of the unit gradients times 1, of length sum g_i.u."""
+    u = np.linalg.pinv(j / np.linalg.norm(j, axis=1, keepdims=True)) @ np.ones(len(j))
+    u /= np.linalg.norm(u)
+    return (j @ u).sum() * u
+
+
+def grad_drop(j: np.ndarray, uniform: np.ndarray, leak: float) -> np.ndarray:
+    """Algorithm 1 of 2010.06808, coordinate by coordinate."""
+    out = np.zeros(WIDTH)
+    for k in range(WIDTH):
+        p = 0.5 * (1 + j[:, k].sum() / np.abs(j[:, k]).sum())
+        for g in j[:, k]:
+            kept = (p > uniform[k] and g > 0) or (p < uniform[k] and g < 0)
+            out[k] += g if kept else leak * g
+    return out
+
+
+def imtl_l(losses: np.ndarray, lr: float) -> list:
+    """Weights exp(s) while s descends on sum exp(s) L - s."""
+    s = adam(lambda t, s: np.exp(s) * losses[t] - 1, np.zeros(losses.shape[1]), lr, len(losses))
+    return [np.exp(x).tolist() for x in s]
+
+
+def gls(losses: np.ndarray) -> list:
+    """The gradient of the geometric mean (1904.08492), by the product rule."""
+    out = []
+    for row in losses:
+        mean, n = np.prod(row) ** (1 / len(row)), len(row)
+        rest = [np.prod(np.delete(row, i)) for i in range(n)]
+        out.append([mean ** (1 - n) * r / n for r in rest])
+    return out
+
+
+def stch(losses: np.ndarray, mu: float, warmup: int) -> list:
+    """Gradient of T mu log sum exp(log(L / nadir) / mu) (2402.19078); of sum log L before."""
+    nadir = losses[warmup - max(1, warmup // 5) : warmup].mean(0)
+    out = (1 / losses[:warmup]).tolist()
+    for row in losses[warmup:]:
+        powers = (row / nadir) ** (1 / mu)
+        out.append((len(row) * powers / powers.sum() / row).tolist())
+    return out
+
+
 def adam(
     grads: Callable[[int, np.ndarray], np.ndarray], x: np.ndarray, lr: float, steps: int
 ) -> list:
@@ -209,6 +265,16 @@ def cases() -> list[dict[str, Any]]:
             ("aligned_mtl", {"scale": "median"}, aligned_mtl(j, "median")),
             ("aligned_mtl", {"scale": "rmse"}, aligned_mtl(j, "rmse")),
         ]
+        if num_tasks == 3:
+            results += [
+                ("dual_proj", {}, dual_proj(j)),
+                ("config", {}, config(j)),
+                *(
+                    ("grad_drop", {"leak": leak, "uniform": u.tolist()}, grad_drop(j, u, leak))
+                    for leak in (0.0, 0.25)
+                    for u in [np.round(rng.uniform(size=WIDTH), 3)]
+                ),
+            ]
         for method, options, direction in results:
             out.append(
                 {
@@ -228,6 +294,9 @@ def cases() -> list[dict[str, Any]]:
         ("dwa", {"temperature": 2.0, "window": 2}, dwa(losses, 2.0, 2)),
         ("scale_invariant", {"reduction": "sum"}, (1 / losses).tolist()),
         ("scale_invariant", {"reduction": "mean"}, (1 / (3 * losses)).tolist()),
+        ("imtl_l", {"lr": 0.025}, imtl_l(losses, 0.025)),
+        ("gls", {}, gls(losses)),
+        ("stch", {"mu": 0.5, "warmup": 5}, stch(losses, 0.5, 5)),
     ]
     for method, options, weights in traces:
         out.append(

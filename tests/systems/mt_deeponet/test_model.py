@@ -225,12 +225,30 @@ def test_l2_is_that_of_the_branchs_kernels(build: Any) -> None:
     np.testing.assert_allclose(float(system.regulariser(params)), want, rtol=1e-6)
 
 
-# With flat regions a method also does all that it does without.
-CELLS = [*((base, True) for base in METHODS), ("linear_scalarization", False), ("upgrad", False)]
+# One of each kind: losses alone, weights that are learned, Grams, solvers, elementwise, with state
+# of the gradients' size. With flat regions a method also does all that it does without.
+TRAINED = ("linear_scalarization", "famo", "stch", "upgrad", "nash_mtl", "grad_drop", "moco")
+CELLS = [*((base, True) for base in TRAINED), ("linear_scalarization", False), ("upgrad", False)]
+
+
+@pytest.mark.parametrize("base", [base for base in METHODS if base not in TRAINED])
+def test_every_method_fits(build: Any, base: str) -> None:
+    """Two steps are traced, nothing is compiled."""
+    system, data = build("families", data__batches="mixed", train__batch_size=2)
+    method = flat_regions(make(base), 0.05)
+    state, tx = init_state(system, data, method, lambda params, owners: optax.adam(3e-3), 0)
+    step = make_train_step(system, data, method, tx, seed=0, strategy="scan")
+    host = data.train_batch(0)
+    after, _ = jax.eval_shape(step, state, data.resident, host)
+    again, metrics = jax.eval_shape(step, after, data.resident, host)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), again) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics["losses"].shape == (3,)
 
 
 @pytest.mark.parametrize(("base", "flat"), CELLS)
-def test_every_method_trains_two_steps(build: Any, base: str, flat: bool) -> None:
+def test_methods_of_every_kind_train_two_steps(build: Any, base: str, flat: bool) -> None:
     """In a mixed batch of two samples that leaves tasks without any."""
     system, data = build("families", data__batches="mixed", train__batch_size=2)
     method = flat_regions(make(base), 0.05) if flat else as_method(make(base))
