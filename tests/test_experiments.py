@@ -109,7 +109,18 @@ def run_and_check(config: ExperimentConfig, workdir: Path, capsys: pytest.Captur
     assert saved[f"test/{metric}"] == final[f"last/test/{metric}"]
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("fsmtl/")])
+# What takes longest is a large network of a kind that other experiments have, too.
+LONG = ("fsmtl/cityscapes", "fsmtl/multi_mnist_paper")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in FILES
+        if name.startswith("fsmtl/")
+    ],
+)
 def test_runs(name: str, folders: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = shrink(configs.load(FILES[name]), folders, own_model=False)
     run_and_check(config, tmp_path / "run", capsys)

@@ -199,6 +199,7 @@ def test_a_run_folder_alone_gives_the_same_page(folder: Path, whole: Page):
     assert again.images == whole.images
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_what_one_draws(folder: Path, whole: Page, run_python):
     done = run_python("-m", "mtl_jax.report", "--workdir", str(folder), devices=8)
     assert done.returncode == 0, done.stderr

@@ -178,10 +178,10 @@ def _kill_and_resume(
     assert mine == reference
 
 
-def test_killed_at_five_random_steps_the_run_is_the_same_to_the_bit(
+def test_killed_at_three_random_steps_the_run_is_the_same_to_the_bit(
     experiment: Path, straight: Path, tmp_path: Path, clean_env: Callable
 ) -> None:
-    _kill_and_resume(experiment, straight, tmp_path / "killed", clean_env, 5, 1)
+    _kill_and_resume(experiment, straight, tmp_path / "killed", clean_env, 3, 1)
 
 
 @pytest.mark.slow

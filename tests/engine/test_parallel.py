@@ -47,7 +47,7 @@ def test_devices_and_backends_change_nothing(
     _same(tmp_path / "o.npz", one_device)
 
 
-@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+@pytest.mark.parametrize("backend", [pytest.param("pmap", marks=pytest.mark.slow), "shard_map"])
 def test_two_processes_of_two_devices_change_nothing(
     backend: str, one_device: dict, clean_env: Callable, tmp_path: pathlib.Path
 ) -> None:

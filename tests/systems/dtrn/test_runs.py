@@ -78,6 +78,7 @@ def test_report_shows_what_tim_and_trm_look_at(trained: Any) -> None:
         assert title in page
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(trained: Any, root: Path) -> None:
     _, straight = trained
     train(whole(root, train__steps=2), root / "resumed")

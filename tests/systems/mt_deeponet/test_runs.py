@@ -77,7 +77,13 @@ def test_every_experiment_runs(path: Path, small_sets: None, tmp_path: Path) -> 
     assert {"best/test/rel_l2_mean", "last/test/rel_l2_global", "last/test/rmse"} <= final.keys()
 
 
-@pytest.mark.parametrize("name", SETS.values())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("families", "scattered") else [])
+        for name in SETS.values()
+    ],
+)
 def test_the_report_draws_every_kind_of_set(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
