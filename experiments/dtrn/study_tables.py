@@ -302,7 +302,7 @@ def draw_gains(found: Found, path: Path) -> bool:
         return False
     columns = min(len(words), 3)
     rows = -(-len(words) // columns)
-    with figures.canvas(path, rows, columns, 2.6 * rows) as (_, axes):
+    with figures.canvas(path, rows, columns, 2.6 * rows + 0.3) as (figure, axes):
         for ax, word in zip(axes.flat, words, strict=False):
             for k, variant in enumerate(list(VARIANTS)[1:]):
                 own = [(t, gains.get(f"{word}-{top}-{variant}")) for t, top in enumerate(TOPS)]
@@ -320,8 +320,8 @@ def draw_gains(found: Found, path: Path) -> bool:
             ax.set_axis_off()
         for ax in axes[:, 0]:
             ax.set_ylabel("mean AUC minus base")
-        key = axes.flat[min(len(words), axes.size - 1)]  # an empty panel, if there is one
         for k, label in enumerate(list(VARIANTS.values())[1:]):
-            key.plot([], [], "o-", color=figures.COLOURS[k], label=label)
-        figures.legend(key, fontsize=7)
+            axes[0, 0].plot([], [], "o-", color=figures.COLOURS[k], label=label)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     return True
