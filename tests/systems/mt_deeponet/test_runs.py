@@ -80,7 +80,7 @@ def test_every_experiment_runs(path: Path, small_sets: None, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("families", "scattered") else [])
+        pytest.param(name, marks=[] if name == "designs" else [pytest.mark.slow])
         for name in SETS.values()
     ],
 )
@@ -204,6 +204,7 @@ def test_scales_of_single_points_do_not_go_to_other_points(
     runs.warm_start(own, run.init())
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one(run_python: Callable, tmp_path: Path) -> None:
     files = {}
     for devices in (1, 8):
