@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax.numpy as jnp
@@ -43,6 +44,21 @@ def dual_proj(reduction: Literal["mean", "sum"] = "mean") -> Aggregator:
     Raises:
       ValueError: another `reduction`.
     """
+    return projecting(dual_proj_weights, reduction)
+
+
+def projecting(
+    weights: Callable[[Array, Array, Array], Array], reduction: Literal["mean", "sum"]
+) -> Aggregator:
+    """Makes an aggregator of `weights(gram, preference, active)`, such as `dual_proj_weights`.
+
+    Args:
+      weights: takes [T, T], [T] and [T] to weights [T].
+      reduction: of the preference, see `dual_proj`.
+
+    Raises:
+      ValueError: another `reduction`.
+    """
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be 'sum' or 'mean', found {reduction!r}")
 
@@ -53,7 +69,7 @@ def dual_proj(reduction: Literal["mean", "sum"] = "mean") -> Aggregator:
         preference = active.astype(gram.dtype)
         if reduction == "mean":
             preference = preference / active.sum()
-        return dual_proj_weights(gram, preference, active), state
+        return weights(gram, preference, active), state
 
     return gram_aggregator(
         weights_fn,

@@ -7,10 +7,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mtl_jax.methods.base import Aggregator, Array, Traits, Tree
-from mtl_jax.methods.dual_proj import dual_proj_weights
+from mtl_jax.methods.base import Aggregator, Array
+from mtl_jax.methods.dual_proj import dual_proj_weights, projecting
 from mtl_jax.methods.linalg import highest_precision
-from mtl_jax.methods.weighting import gram_aggregator
 
 
 @highest_precision
@@ -44,22 +43,8 @@ def upgrad(reduction: Literal["mean", "sum"] = "mean") -> Aggregator:
 
     Args:
       reduction: "mean": p = 1 / number of active tasks; "sum": p = 1.
+
+    Raises:
+      ValueError: another `reduction`.
     """
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean', found {reduction!r}")
-
-    def weights_fn(
-        gram: Array, state: Tree, *, losses: Array, active: Array, key: Array
-    ) -> tuple[Array, Tree]:
-        del losses, key
-        preference = active.astype(gram.dtype)
-        if reduction == "mean":
-            preference = preference / active.sum()
-        return upgrad_weights(gram, preference, active), state
-
-    return gram_aggregator(
-        weights_fn,
-        traits=Traits(
-            on_equal=lambda num_tasks, norm: float(num_tasks) if reduction == "sum" else 1.0
-        ),
-    )
+    return projecting(upgrad_weights, reduction)
