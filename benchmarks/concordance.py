@@ -22,9 +22,7 @@ their own: name its Python.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,6 +33,7 @@ import jax
 import numpy as np
 
 from benchmarks import timing
+from benchmarks.peers import Peers
 from mtl_jax.engine.runfolder import write_json_atomic
 from mtl_jax.errors import Parser, UserError, run_command
 from mtl_jax.metrics import survival
@@ -48,57 +47,6 @@ LIMIT_MS, LONG_MS = 20_000.0, 3_000.0
 REPLICATES = 64
 # By how much ten times the rows lengthen a call, for the choice of what to leave out.
 GROWTH = {"lifelines": 12.0, "sksurv": 100.0, "pycox": 100.0}
-
-
-class Peers:
-    """The process with the other packages.
-
-    Attributes:
-      versions: of the packages that are there.
-      missing: of the others, why they are not.
-    """
-
-    def __init__(self, python: str) -> None:
-        script = Path(__file__).with_name("side_survival.py")
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        try:
-            self._process = subprocess.Popen(
-                [python, str(script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=env,
-            )
-        except OSError as error:
-            raise UserError(f"--peers {python}: {error.strerror}; name a Python") from None
-        hello = self._answer()
-        self.versions: dict[str, str] = hello["versions"]
-        self.missing: dict[str, str] = hello["missing"]
-
-    def ask(self, library: str, what: str, path: Path) -> tuple[float, timing.Sample]:
-        """Returns the value and the times of a call."""
-        assert self._process.stdin is not None
-        request = {"library": library, "what": what, "path": str(path)}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        wall, cpu = answer["sample"]
-        return answer["value"], (wall, cpu)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError(
-                f"the other packages' process died with code {self._process.wait()}; see above"
-            )
-        return json.loads(line)
 
 
 def lifetimes(kind: str, rows: int) -> dict[str, np.ndarray]:
@@ -139,6 +87,13 @@ def antolini_calls(data: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
     return {"host": lambda: survival.antolini_concordance(*rows, ties="zero").value}
 
 
+def ask(peers: Peers, library: str, what: str, path: Path) -> tuple[float, timing.Sample]:
+    """Returns the value and the times of another package's call."""
+    answer = peers.ask(library=library, what=what, path=str(path))
+    wall, cpu = answer["sample"]
+    return answer["value"], (wall, cpu)
+
+
 def measure(
     what: str, kind: str, rows: int, peers: Peers, names: list[str], rounds: int
 ) -> list[dict[str, Any]]:
@@ -153,11 +108,11 @@ def measure(
         np.savez(path, **data)  # type: ignore[arg-type]
         for name in list(names):
             # Once for what is compiled or read on the first call.
-            values[name], first = peers.ask(name, what, path)
+            values[name], first = ask(peers, name, what, path)
             if first[0] > LONG_MS:
                 long[name] = timing.Timing((first,))
             else:
-                timers[name] = lambda name=name: peers.ask(name, what, path)[1]
+                timers[name] = lambda name=name: ask(peers, name, what, path)[1]
         taken = timing.in_turns(timers, rounds=rounds, seconds=0.0) | long
     for name, value in values.items():
         if abs(value - values["host"]) > 1e-9:
@@ -227,7 +182,7 @@ def main(argv: list[str]) -> None:
     timing.without_compile_cache()
     if warning := timing.busy():
         print(f"warning: {warning}")
-    before, peers = timing.environment(), Peers(args.peers)
+    before, peers = timing.environment(), Peers(args.peers, "side_survival.py")
     try:
         for name, reason in peers.missing.items():
             print(f"without {name}: {reason}; install it, or name a Python that has it: --peers")

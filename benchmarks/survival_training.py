@@ -29,9 +29,6 @@ pycox, with torch, lives in an environment of its own: name its Python.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time as clock
@@ -43,6 +40,7 @@ import jax
 import numpy as np
 
 from benchmarks import timing
+from benchmarks.peers import Peers
 from benchmarks.side_dtrn import CHECKED, Loop
 from benchmarks.sides import REST
 from benchmarks.train_step import make_method
@@ -51,7 +49,7 @@ from benchmarks.versus_rechub import spread
 from mtl_jax.data.lifetimes import LifetimeSet, Numbers, check_lifetimes
 from mtl_jax.engine import parallel
 from mtl_jax.engine.optim import path_name
-from mtl_jax.errors import Parser, UserError, run_command
+from mtl_jax.errors import Parser, run_command
 from mtl_jax.systems.ad_survival.builders import Prepared, inputs_of, make_network
 from mtl_jax.systems.ad_survival.config import Config, DataConfig, ModelConfig
 from mtl_jax.systems.ad_survival.data import columns_of, gather, loss_weights
@@ -234,56 +232,13 @@ def network_arrays(params: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-class Peer:
-    """The process with pycox.
-
-    Attributes:
-      versions: of its packages; none where pycox is not there.
-      missing: why it is not; "" where it is.
-    """
-
-    def __init__(self, python: str) -> None:
-        script = Path(__file__).with_name("side_pycox.py")
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        env["OMP_NUM_THREADS"] = str(timing.cores())
-        try:
-            self._process = subprocess.Popen(
-                [python, str(script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=env,
-            )
-        except OSError as error:
-            raise UserError(f"--peers {python}: {error.strerror}; name a Python") from None
-        hello = self._answer()
-        self.versions: dict[str, str] = hello["versions"]
-        self.missing: str = hello.get("missing", "")
-
-    def ask(self, **message: Any) -> dict[str, Any]:
-        """Sends a request and waits for its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            raise UserError(f"the process with pycox died with code {code}; see above")
-        return json.loads(line)
+def start_peer(python: str) -> Peers:
+    """Returns the process with pycox; torch may take all cores there."""
+    return Peers(python, "side_pycox.py", OMP_NUM_THREADS=str(timing.cores()))
 
 
 def measure(
-    peer: Peer | None,
+    peer: Peers | None,
     rows: int,
     hidden: tuple[int, ...],
     *,
@@ -359,7 +314,7 @@ def rows_of(
     return out
 
 
-def run(peer: Peer | None, quick: bool) -> list[dict[str, Any]]:
+def run(peer: Peers | None, quick: bool) -> list[dict[str, Any]]:
     """Runs every size, prints as it goes, and returns all rows."""
     found = []
     for rows, hidden in SIZES[:1] if quick else SIZES:
@@ -382,7 +337,7 @@ def main(argv: list[str]) -> None:
     parallel.check_batch_size(BATCH)
     if warning := timing.busy():
         print(f"warning: {warning}")
-    before, peer = timing.environment(), Peer(args.peers)
+    before, peer = timing.environment(), start_peer(args.peers)
     try:
         if peer.missing:
             print(

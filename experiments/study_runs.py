@@ -1,16 +1,25 @@
-"""Running the cells of a study: one process each, so that it may be stopped and gone on with."""
+"""What studies share: cells that are trained one by one, so that a study may be interrupted."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import multiprocessing
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtl_jax.config import ExperimentConfig
+import numpy as np
+
+from mtl_jax import run as runs
+from mtl_jax.config import ExperimentConfig, FlatConfig, MethodConfig
+from mtl_jax.engine.runfolder import public_environment
+from mtl_jax.engine.state import TrainState
 from mtl_jax.errors import Parser, UserError, did_you_mean
+from mtl_jax.run import Run
+from mtl_jax.train import train
 
 DONE = "cell.json"  # stands in the folder of a cell that is done
 
@@ -60,6 +69,50 @@ def _try(run_cell: RunCell, root: Path, cell: Cell) -> str:
     except BaseException:
         return traceback.format_exc(limit=-3)
     return ""
+
+
+def train_cell(cell: Cell, folder: Path) -> tuple[Run, TrainState, dict[str, Any]]:
+    """Trains a cell; returns the run, its best state, and what is recorded of every cell."""
+    began = time.perf_counter()
+    scores = train(cell.config, folder)
+    seconds = time.perf_counter() - began
+    run = runs.build(cell.config)
+    state, step = runs.restore(run, folder, "best")
+    return (
+        run,
+        state,
+        {
+            "scores": scores,
+            "seconds": seconds,
+            "best_step": step,
+            "parameters": runs.parameter_count(run.init()),
+            "environment": public_environment(),
+        },
+    )
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes cell.npz, whole or not at all."""
+    temporary, named = folder / "cell.tmp.npz", dict[str, Any](arrays)
+    np.savez_compressed(temporary, **named)
+    temporary.replace(folder / "cell.npz")
+
+
+def stem_of(name: str) -> str:
+    """The name of a cell without its seed."""
+    return name.rpartition("-")[0]
+
+
+def seeds_of(cells: Mapping[str, Mapping[str, Any]], stem: str) -> list[Mapping[str, Any]]:
+    """Returns the cells of one configuration, seed by seed."""
+    own = [name for name in cells if stem_of(name) == stem]
+    return [cells[name] for name in sorted(own, key=lambda name: int(name.rpartition("-")[2]))]
+
+
+def method_of(base: MethodConfig, aggregator: str, flat: bool, radius: float) -> MethodConfig:
+    """Returns a base's method with another aggregator, plain or with flat regions of a radius."""
+    regions = FlatConfig(rho=radius, adaptive=False) if flat else FlatConfig(combine="erm")
+    return dataclasses.replace(base, aggregator=aggregator, flat=regions)
 
 
 def study_parser(name: str, parts: Sequence[str], seeds: int, root: str) -> Parser:

@@ -15,7 +15,7 @@ from experiments.dtrn import study_cells as dtrn_cells
 from experiments.fsmtl import study as fsmtl
 from experiments.fsmtl import sweep
 from experiments.mt_deeponet import study as operators
-from experiments.study_runs import DONE, Cell, only_sets, run_all
+from experiments.study_runs import DONE, Cell, only_sets, run_all, seeds_of
 from mtl_jax.errors import UserError
 
 
@@ -194,9 +194,9 @@ def test_survival_tables() -> None:
     assert "| 0.651 +- 0.001 | 0.651 +- 0.001 | 0.651 +- 0.001 | -0.050 (" in row
     assert row.endswith("| 0.690, 0.690, 0.690 | -0.060 |")
     gain = survival_tables.interval(
-        survival_tables.seeds_of(cells, "creatives-without_text"),
+        seeds_of(cells, "creatives-without_text"),
         survival_tables.OVERALL,
-        survival_tables.seeds_of(cells, "creatives-full"),
+        seeds_of(cells, "creatives-full"),
     )
     assert gain is not None
     assert gain[1] < gain[0] < gain[2] < 0

@@ -90,14 +90,14 @@ def test_without_pycox_the_other_side_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_python_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"--peers .*/python: No such file or directory"):
-        survival_training.Peer(str(tmp_path / "python"))
+        survival_training.start_peer(str(tmp_path / "python"))
 
 
 def test_pycox_computes_the_same() -> None:
     for name in ("torch", "pycox"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    peer = survival_training.Peer(sys.executable)
+    peer = survival_training.start_peer(sys.executable)
     try:
         rows = survival_training.measure(peer, ROWS, HIDDEN, rounds=1, seconds=0.0, **SMALL)
     finally:

@@ -25,7 +25,6 @@ markers.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,23 @@ import numpy as np
 
 from experiments.ad_survival.study_cells import CELLS, SEEDS, Files
 from experiments.ad_survival.study_tables import best_possible, draw_inputs, tables
-from experiments.study_runs import DONE, Cell, check_flags, only_sets, run_all, study_parser
-from mtl_jax import run as runs
-from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
+from experiments.study_runs import (
+    DONE,
+    Cell,
+    check_flags,
+    only_sets,
+    run_all,
+    save_arrays,
+    study_parser,
+    train_cell,
+)
+from mtl_jax.engine.runfolder import read_json, write_json_atomic
 from mtl_jax.errors import UserError, run_command
 from mtl_jax.metrics.survival import bootstrap_concordance, concordance
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.ad_survival.builders import load
 from mtl_jax.systems.ad_survival.decisions import policy_study
 from mtl_jax.systems.ad_survival.scores import forecast, ranked, terms_of
-from mtl_jax.train import train
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
@@ -56,25 +62,9 @@ def run_cell(root: Path, cell: Cell) -> None:
     folder = root / cell.name
     if (folder / DONE).exists():
         return
-    began = time.perf_counter()
-    scores = train(cell.config, folder)
-    seconds = time.perf_counter() - began
-    run = runs.build(cell.config)
-    state, step = runs.restore(run, folder, "best")
-    drawn, values, rows = resampled(run, state)
-    temporary = folder / "cell.tmp.npz"
-    arrays: dict[str, Any] = dict(drawn)
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(folder / "cell.npz")
-    found: dict[str, Any] = {
-        "scores": scores,
-        "concordance": values,
-        "rows": rows,
-        "seconds": seconds,
-        "best_step": step,
-        "parameters": runs.parameter_count(run.init()),
-        "environment": public_environment(),
-    }
+    run, state, found = train_cell(cell, folder)
+    drawn, found["concordance"], found["rows"] = resampled(run, state)
+    save_arrays(folder, drawn)
     if cell.name.startswith("creatives-full-"):
         played = policy_study(run, state)
         found["policies"] = {

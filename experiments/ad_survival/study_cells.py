@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from experiments.ad_survival import creatives, hdfail, rhc, snap_ads, support2, unempdur
-from experiments.study_runs import Cell
-from mtl_jax.config import FlatConfig
+from experiments.study_runs import Cell, method_of
 from mtl_jax.systems.ad_survival.config import Config
 
 SEEDS = 3
@@ -119,13 +118,10 @@ def methods(seed: int, files: Files) -> Iterator[Cell]:
     for method in METHODS:
         for flat in ("erm", "fs"):
             plain = (method, flat) == ("linear_scalarization", "erm")
-            regions = FlatConfig(combine="erm")
-            if flat == "fs":
-                regions = FlatConfig(rho=RADIUS, adaptive=False)
-            own = dataclasses.replace(base.method, aggregator=method, flat=regions)
+            # The plain row is the full network's, a cell of other parts too.
+            own = method_of(base.method, method, flat == "fs", RADIUS)
             name = "full" if plain else f"{method}_{flat}"
-            kept = base.method if plain else own
-            yield _cell(base, f"creatives-{name}", seed, method=kept)
+            yield _cell(base, f"creatives-{name}", seed, method=base.method if plain else own)
 
 
 def sets(seed: int, files: Files) -> Iterator[Cell]:

@@ -17,6 +17,7 @@ from experiments.ad_survival.study_cells import (
     TERMS,
     WEIGHTS,
 )
+from experiments.study_runs import seeds_of
 from mtl_jax.config import from_dict
 from mtl_jax.data.survival.oracles import ADDITIVE, known_of
 from mtl_jax.engine.runfolder import read_json
@@ -59,12 +60,6 @@ WORDS = {
 }
 NETWORK_WORDS = {"two": "two terms", "overall": "one head", "cox": "Cox's likelihood"}
 SET_WORDS = {"support2": "SUPPORT2", "rhc": "rhc", "unempdur": "UnempDur", "hdfail": "hdfail"}
-
-
-def seeds_of(cells: Cells, stem: str) -> list[Mapping[str, Any]]:
-    """Returns the cells of one configuration, seed by seed."""
-    names = [name for name in cells if name.rpartition("-")[0] == stem]
-    return [cells[name] for name in sorted(names, key=lambda name: int(name.rpartition("-")[2]))]
 
 
 def value(own: Sequence[Mapping[str, Any]], *keys: str) -> str:

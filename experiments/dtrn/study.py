@@ -22,22 +22,26 @@ Writes `experiments/dtrn/results/NAME.json`, a figure, and the tables between th
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.dtrn.study_cells import CELLS, SEEDS, Files
 from experiments.dtrn.study_tables import differences, draw_gains, floors, tables
-from experiments.study_runs import DONE, Cell, check_flags, only_sets, run_all, study_parser
-from mtl_jax import run as runs
-from mtl_jax.engine.runfolder import public_environment, read_json, write_json_atomic
+from experiments.study_runs import (
+    DONE,
+    Cell,
+    check_flags,
+    only_sets,
+    run_all,
+    save_arrays,
+    study_parser,
+    train_cell,
+)
+from mtl_jax.engine.runfolder import read_json, write_json_atomic
 from mtl_jax.engine.writers import read_metrics
 from mtl_jax.errors import UserError, run_command
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.dtrn.scores import scored
-from mtl_jax.train import train
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
@@ -49,28 +53,12 @@ def run_cell(root: Path, cell: Cell) -> None:
     folder = root / cell.name
     if (folder / DONE).exists():
         return
-    began = time.perf_counter()
-    scores = train(cell.config, folder)
-    seconds = time.perf_counter() - began
-    run = runs.build(cell.config)
-    state, step = runs.restore(run, folder, "best")
+    run, state, record = train_cell(cell, folder)
     found = scored(run, state, "test")
-    temporary = folder / "cell.tmp.npz"
-    np.savez_compressed(temporary, rows=found.rows, logits=found.logits)
-    temporary.replace(folder / "cell.npz")
+    save_arrays(folder, {"rows": found.rows, "logits": found.logits})
     steps = [r["values"]["step_ms"] for r in read_metrics(folder) if "step_ms" in r["values"]]
-    write_json_atomic(
-        folder / DONE,
-        {
-            "scores": scores,
-            "tasks": list(run.system.task_names),
-            "seconds": seconds,
-            "step_ms": steps[-1] if steps else None,
-            "best_step": step,
-            "parameters": runs.parameter_count(run.init()),
-            "environment": public_environment(),
-        },
-    )
+    record |= {"tasks": list(run.system.task_names), "step_ms": steps[-1] if steps else None}
+    write_json_atomic(folder / DONE, record)
 
 
 def _short(path: Path) -> dict[str, Any]:

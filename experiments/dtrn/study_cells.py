@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from experiments.dtrn import census, conflict, event_log, movielens
-from experiments.study_runs import Cell
-from mtl_jax.config import FlatConfig
+from experiments.study_runs import Cell, method_of
 from mtl_jax.systems.dtrn.config import Config
 
 TOPS = {"shared_bottom": "SharedBottom", "mmoe": "MMoE", "ple": "PLE"}
@@ -125,13 +124,8 @@ def methods(seed: int, files: Files) -> Iterator[Cell]:
                 if (method, flat) == ("linear_scalarization", "erm"):
                     continue  # a row of `variants`
                 name = f"{word}-{method}-{flat}-{seed}"
-                regions = FlatConfig(combine="erm")
-                if flat == "fs":
-                    regions = FlatConfig(rho=RADIUS, adaptive=False)
-                config = dataclasses.replace(
-                    base,
-                    method=dataclasses.replace(base.method, aggregator=method, flat=regions),
-                )
+                own = method_of(base.method, method, flat == "fs", RADIUS)
+                config = dataclasses.replace(base, method=own)
                 yield Cell(name, _quiet(config, name, seed))
 
 

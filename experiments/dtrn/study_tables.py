@@ -14,6 +14,7 @@ from experiments.dtrn.study_cells import (
     TOPS,
     VARIANTS,
 )
+from experiments.study_runs import seeds_of, stem_of
 from mtl_jax.config import from_dict
 from mtl_jax.data.impressions import ImpressionSet
 from mtl_jax.data.recommendation.floors import logistic_floor, smoothed_means_floor
@@ -38,16 +39,6 @@ NAMES = {
     "kuairand": "kuairand27k_explicit.csv",
     "census": "Census-Income",
 }
-
-
-def seeds_of(cells: Cells, stem: str) -> list[Mapping[str, Any]]:
-    """Returns the cells of one configuration, seed by seed."""
-    own = {name: cell for name, cell in cells.items() if _stem(name) == stem}
-    return [own[name] for name in sorted(own, key=lambda name: int(name.rpartition("-")[2]))]
-
-
-def _stem(name: str) -> str:
-    return name.rpartition("-")[0]
 
 
 def sets_of(cells: Cells) -> list[str]:
@@ -90,7 +81,7 @@ def differences(root: Path, cells: Cells) -> dict[str, dict[str, Any]]:
 
 def _logits(root: Path, cells: Cells, stem: str) -> dict[str, np.ndarray] | None:
     """The test logits [seeds, N, T] of a configuration, and the rows' labels and users."""
-    names = [n for n in sorted(cells) if _stem(n) == stem and (root / n / "cell.npz").exists()]
+    names = [n for n in sorted(cells) if stem_of(n) == stem and (root / n / "cell.npz").exists()]
     if not names:
         return None
     logits = []
