@@ -178,7 +178,7 @@ def inputs_table(found: Found) -> str:
     head = ["inputs", "seeds", *(f"C at {day} d" for day in LANDMARKS), "against all (95 %)"]
     head += ["best possible", "its loss"]
     note = (
-        "**Inputs.** Generated creatives (`creatives/faithful`, a split by campaigns), test"
+        "**Inputs.** Generated creatives (`creatives/large`, a split by campaigns), test"
         " concordance of everything after 0, 3 and 10 days among those alive then. The best"
         " possible prediction knows the formulas and the same inputs. With all inputs the network"
         f" comes {share} of the way from 0.5 to it."

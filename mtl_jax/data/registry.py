@@ -151,7 +151,7 @@ _ROWS = (
         "creatives",
         "ad creatives until their operator stops them, with the attainable optimum",
         "nothing: the creatives are drawn here",
-        configs=("faithful", "easy", "hard", "feedback", "tiny"),
+        configs=("faithful", "large", "easy", "hard", "feedback", "tiny"),
     ),
     DatasetSpec(
         "support2",

@@ -101,6 +101,8 @@ _NO_TARGET = 0.1  # Share of creatives whose target cost is not known.
 FAITHFUL = Settings()
 CONFIGS: Mapping[str, Settings] = {
     "faithful": FAITHFUL,
+    # The same world with as many creatives as it takes to learn what texts and images say.
+    "large": Settings(creatives=100_000),
     "easy": Settings(cut_base=-1.7, cut_slope=3.0, wear_base=-8.2, wear_slope=3.0),
     "hard": Settings(cut_base=-1.55, cut_slope=1.3, wear_base=-6.6, wear_slope=1.25),
     "feedback": Settings(feedback=True),

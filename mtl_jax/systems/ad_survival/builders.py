@@ -230,7 +230,9 @@ def make_encoders(ready: Prepared, data: DataConfig, model: ModelConfig) -> Enco
         else None,
         tables=ready.words,
         word_vectors=ready.word_vectors,
-        image=ImageSetting(model.image_widths, model.image_blocks, out=out, rate=rate)
+        image=ImageSetting(
+            model.image_widths, model.image_blocks, model.image_stride, out=out, rate=rate
+        )
         if found.image.shape[1]
         else None,
         move=model.augment,

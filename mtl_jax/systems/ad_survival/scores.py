@@ -15,8 +15,10 @@ is left out: the short term is scored as it is seen after 3 days, the whole afte
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -154,9 +156,9 @@ def ranked(found: Forecast, data: LifetimeSet, term: str, m: int, score: str) ->
     """
     own = cut(data, found.rows, term, found.days[m], found.horizon, found.conditional)
     end = found.horizon if term == "short" else found.grid.end
-    logits = jnp.asarray(found.hazards[own.inside, m])
-    values = term_score(score, logits, found.grid, own.start, end)
-    return own, np.asarray(values, np.float64)
+    # Of all rows, those that are not alive too: one shape for all terms and times.
+    values = term_score(score, jnp.asarray(found.hazards[:, m]), found.grid, own.start, end)
+    return own, np.asarray(values, np.float64)[own.inside]
 
 
 def concordance_of(own: Cut, score: Array) -> float:
@@ -174,7 +176,13 @@ def term_score(name: str, logits: Any, grid: Grid, start: float, end: float) -> 
     if kind == "survival":
         at = tau if tau is not None and begin < tau <= end else end
         return survival.score(f"survival@{at:g}", logits, grid, given=begin)
-    low = begin if kind == "rmst" else None
+    return _score(name, logits, grid, begin, end)
+
+
+@functools.partial(jax.jit, static_argnames=("name", "grid"))
+def _score(name: str, logits: Any, grid: Grid, begin: Any, end: Any) -> Any:
+    """The score within (begin, end]; compiled once for all terms and times of prediction."""
+    low = begin if name == "rmst" else None
     return survival.score(name, logits, grid, lo=low, hi=end, given=begin)
 
 

@@ -246,7 +246,8 @@ def test_a_function_of_settings_and_seed_only():
 def test_configs_are_those_of_the_table():
     assert DATASETS["creatives"].configs == tuple(CONFIGS)
     hazards = {name: tuple(settings[1:5]) for name, settings in CONFIGS.items()}
-    assert hazards["faithful"] == hazards["feedback"] == hazards["tiny"] == (-1.55, 2.0, -7.2, 2.0)
+    for name in ("faithful", "large", "feedback", "tiny"):
+        assert hazards[name] == (-1.55, 2.0, -7.2, 2.0)
     assert hazards["easy"] == (-1.7, 3.0, -8.2, 3.0)
     assert hazards["hard"] == (-1.55, 1.3, -6.6, 1.25)
 

@@ -49,10 +49,19 @@ def norm64(x, params, groups):
     return np.concatenate(parts, -1) * params["scale"] + params["shift"]
 
 
+def statistics64(x):
+    return np.concatenate([x.mean((0, 1)), np.sqrt(x.var((0, 1)) + 1e-5)])
+
+
 def encode64(params, image, setting):
     """The encoder by its definition, one image, float64."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    x = conv64((image / 255 - 0.5) / 0.25, params["stem"], setting.stride, 1)
+    x = (image / 255 - 0.5) / 0.25
+    pooled = [statistics64(x)]
+    if setting.stride > 2:  # every pixel once, zeros where the last window is not full
+        x = np.pad(x, [(0, -side % setting.stride) for side in x.shape[:2]] + [(0, 0)])
+    x = conv64(x, params["stem"], setting.stride, 1 if setting.stride < 3 else 0)
+    pooled.append(statistics64(x))
     for stage, blocks in enumerate(params["stages"]):
         for number, block in enumerate(blocks):
             stride = 2 if stage and not number else 1
@@ -63,12 +72,15 @@ def encode64(params, image, setting):
             if stride == 2:
                 x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)))
             x = y + (conv64(x, block["past"], stride, 0) if "past" in block else x)
-    x = np.maximum(norm64(x, params["norm"], setting.groups), 0)
-    return x.mean((0, 1)) @ params["out"]["kernel"] + params["out"]["bias"]
+    pooled.append(statistics64(np.maximum(norm64(x, params["norm"], setting.groups), 0)))
+    return np.concatenate(pooled) @ params["out"]["kernel"] + params["out"]["bias"]
 
 
-# 18 x 12: both stages see an odd side.
-@pytest.mark.parametrize("setting", [SMALL, SMALL._replace(widths=(3, 3), blocks=2, stride=1)])
+# 18 x 12: both stages see an odd side, and a stride of 4 a side that it does not divide.
+@pytest.mark.parametrize(
+    "setting",
+    [SMALL, SMALL._replace(widths=(3, 3), blocks=2, stride=1), SMALL._replace(stride=4)],
+)
 def test_encoder_is_that_of_its_definition(setting):
     params = noisy(init_image(jax.random.key(1), setting))
     found = images(2, 18, 12, 3)
