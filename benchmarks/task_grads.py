@@ -25,7 +25,7 @@ from mtl_jax.engine.step import bind
 from mtl_jax.errors import Parser, UserError, run_command
 from mtl_jax.layers.platform import cpu_compiler_options
 from mtl_jax.methods import gram, ownership
-from mtl_jax.methods.flat_regions import Perturbation, perturbed_grads
+from mtl_jax.methods.perturbation import Perturbation, perturbed_grads
 from mtl_jax.methods.task_grads import pick_strategy
 
 Tree = Any

@@ -21,9 +21,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 from mtl_jax.engine.parallel import Backend
 from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.methods import table
-from mtl_jax.methods.base import LossWeighting, Method
-from mtl_jax.methods.flat_regions import Combine, FlatScale, Norm, as_method, flat_regions
+from mtl_jax.methods.base import Aggregator, LossWeighting, Method
+from mtl_jax.methods.flat_regions import Combine, FlatScale, as_method, flat_regions
+from mtl_jax.methods.perturbation import Norm
 from mtl_jax.methods.prenormalise import How, prenormalise
+from mtl_jax.methods.samo import samo
 from mtl_jax.methods.task_grads import Strategy
 from mtl_jax.typed import fits, in_words
 
@@ -35,8 +37,10 @@ T = TypeVar("T")
 class FlatConfig:
     """Flat regions around the base method (`mtl_jax.methods.flat_regions`)."""
 
-    combine: Combine = "decompose"
-    """How gradients and flat parts meet; erm switches flat regions off."""
+    combine: Literal[Combine, "samo"] = "decompose"
+    """How gradients and flat parts meet; erm switches flat regions off. samo is another method,
+    with worst points from forward passes: of the options below it has rho (1e-3 in its source),
+    adaptive (False there), beta and zo_eps only."""
     rho: float = 2.0
     """Radius of the perturbation of the shared parameters."""
     rho_heads: float | None = None
@@ -49,6 +53,43 @@ class FlatConfig:
     """Added to |w| in the adaptive radius."""
     flat_scale: FlatScale = "auto"
     """Length of the aggregated flat part: native, match, or auto by the method's degree."""
+    every: int = 1
+    """Steps from one perturbed pass to the next; those between use its flat parts again."""
+    rows: float = 1.0
+    """Share of each device's rows, or of the micro-batches, that flat parts come from."""
+    synced: bool = True
+    """Perturb by the gradients of all devices; False: each device by those of its own rows."""
+    beta: float = 0.5
+    """samo: share of each task's own direction in its perturbation."""
+    zo_eps: float = 0.01
+    """samo: step of the finite differences that estimate this direction."""
+
+    def make(self, base: Aggregator | LossWeighting) -> Method:
+        """Wraps a base method; raises a ValueError for options that do not fit."""
+        if self.combine == "erm":
+            return as_method(base)
+        if self.combine == "samo":
+            for name in ("rho_heads", "eta", "flat_scale", "every", "rows", "synced"):
+                value, default = getattr(self, name), getattr(FlatConfig, name)
+                if value != default:
+                    raise ValueError(
+                        f"flat.{name} is {value}, which combine=samo does not have; leave it at"
+                        f" {default}, or choose another combine"
+                    )
+            return samo(base, self.rho, self.beta, self.zo_eps, self.adaptive)
+        return flat_regions(
+            base,
+            self.rho,
+            self.rho_heads,
+            norm=self.norm,
+            adaptive=self.adaptive,
+            eta=self.eta,
+            combine=self.combine,
+            flat_scale=self.flat_scale,
+            every=self.every,
+            rows=self.rows,
+            synced=self.synced,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +118,7 @@ class MethodConfig:
                         f" {self.aggregator} weights losses, so leave it at none"
                     )
                 base = prenormalise(base, self.prenormalise)
-            if self.flat.combine == "erm":
-                return as_method(base)
-            flat = self.flat
-            return flat_regions(
-                base,
-                flat.rho,
-                flat.rho_heads,
-                norm=flat.norm,
-                adaptive=flat.adaptive,
-                eta=flat.eta,
-                combine=flat.combine,
-                flat_scale=flat.flat_scale,
-            )
+            return self.flat.make(base)
         except ValueError as error:
             raise UserError(f"method: {error}") from None
 

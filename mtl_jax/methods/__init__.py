@@ -1,8 +1,9 @@
 """Multi-task gradient methods in plain JAX, usable without the rest of the package.
 
 `objective` (or `objective_from_losses`) describes a model, `problem` binds it to a batch, and a
-`Method` turns that into a gradient for any optimiser: `as_method(pcgrad())`, or
-`flat_regions(cagrad(), rho=0.05)`. `make(name)` builds a base method from the table.
+`Method` turns that into a gradient for any optimiser: `as_method(pcgrad())`,
+`flat_regions(cagrad(), rho=0.05)` or `samo(cagrad())`. `make(name)` builds a base method from the
+table.
 """
 
 from mtl_jax.methods.aligned_mtl import aligned_mtl
@@ -35,11 +36,13 @@ from mtl_jax.methods.ownership import owner_tree
 from mtl_jax.methods.pcgrad import pcgrad
 from mtl_jax.methods.prenormalise import prenormalise
 from mtl_jax.methods.random_gradient_weighting import random_gradient_weighting
+from mtl_jax.methods.samo import samo
 from mtl_jax.methods.scalarization import gls, stch
 from mtl_jax.methods.sdmgrad import sdmgrad
 from mtl_jax.methods.table import METHODS, make
 from mtl_jax.methods.task_grads import objective, objective_from_losses, problem
 from mtl_jax.methods.upgrad import upgrad
+from mtl_jax.methods.worst_case import group_dro, tchebycheff
 
 __all__ = [
     "METHODS",
@@ -65,6 +68,7 @@ __all__ = [
     "grad_drop",
     "grad_vac",
     "gradnorm",
+    "group_dro",
     "imtl",
     "imtl_g",
     "imtl_l",
@@ -82,9 +86,11 @@ __all__ = [
     "problem",
     "random_gradient_weighting",
     "random_loss_weighting",
+    "samo",
     "scale_invariant",
     "sdmgrad",
     "stch",
+    "tchebycheff",
     "uncertainty",
     "upgrad",
 ]

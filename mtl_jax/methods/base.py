@@ -48,6 +48,7 @@ class Info(NamedTuple):
       flat_weights: [T] the same for the flat parts h_i of `flat_regions`.
       flat_gram: [T, T] the same for the flat parts.
       perturbed_losses: [T] losses at the perturbed points; minus the losses, the surrogate gap.
+        Where the perturbed pass sees fewer rows, or not every step, the losses plus its last gap.
     """
 
     weights: Array | None = None
@@ -147,6 +148,15 @@ class Problem(NamedTuple):
         own. `point(move_t)` makes the shared parameters of task t from row t of `moves` [T, ...]
         inside the loop over tasks, so that T points never exist at once; `heads` as in the
         parameters, each leaf already moved for its own task.
+      losses_at: `losses_at(point, moves, heads) -> losses [T]`: as `grad_at`, forward only.
+      leading: `leading(share) -> Problem` on the leading share of each device's rows. With
+        micro-batches the share is one of whole micro-batches.
+      grads_with_lead: `grads_with_lead(params, share, synced) -> (TaskGrads, losses, active, aux,
+        lead)`: as `task_grads`, and `lead() -> (TaskGrads, TaskGrads, losses, active)` of the
+        leading share of the rows. Its first gradients are those of this device's rows alone (0 for
+        a task without labels there), or with `synced` the same as its second ones, which are
+        global. Calling it costs nothing for a share of 1 and with micro-batches, else a clean pass
+        over the leading rows.
     """
 
     num_tasks: int
@@ -155,6 +165,9 @@ class Problem(NamedTuple):
     weighted_grads: Callable[..., Any]
     task_grads: Callable[..., Any]
     grad_at: Callable[..., Any]
+    losses_at: Callable[..., Any]
+    leading: Callable[[float], Problem]
+    grads_with_lead: Callable[..., Any]
 
 
 class Update(NamedTuple):

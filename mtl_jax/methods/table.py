@@ -37,6 +37,7 @@ from mtl_jax.methods.random_gradient_weighting import random_gradient_weighting
 from mtl_jax.methods.scalarization import gls, stch
 from mtl_jax.methods.sdmgrad import sdmgrad
 from mtl_jax.methods.upgrad import upgrad
+from mtl_jax.methods.worst_case import group_dro, tchebycheff
 
 Option = float | int | str | bool
 
@@ -93,6 +94,8 @@ METHODS: dict[str, Row] = {
     "imtl_l": Row(imtl_l, "weighting", "Liu et al., 2021, ICLR"),
     "gls": Row(gls, "weighting", "Chennupati et al., 2019, arXiv 1904.08492"),
     "stch": Row(stch, "weighting", "Lin et al., 2024, arXiv 2402.19078"),
+    "tchebycheff": Row(tchebycheff, "weighting", "Tchebycheff scalarisation (Miettinen, 1999)"),
+    "group_dro": Row(group_dro, "weighting", "Sagawa et al., 2020, arXiv 1911.08731"),
 }
 
 

@@ -20,6 +20,7 @@ tasks by one of three strategies that agree to rounding:
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtl_jax.errors import UserError
 from mtl_jax.methods import ownership
 from mtl_jax.methods.base import Array, Problem, TaskGrads, Tree
 from mtl_jax.methods.ownership import Owner
@@ -145,6 +147,38 @@ def _accumulate(fn: Callable[[Tree], tuple[Tree, Tree]], batch: Tree, microbatch
     return out, jax.tree.map(lambda leaf: leaf / microbatches, aux)
 
 
+def _leading_rows(batch: Tree, share: float, microbatches: int) -> tuple[Tree, int]:
+    """Returns the leading share of a batch and how many micro-batches that is.
+
+    Without micro-batches the number of rows is rounded up.
+
+    Raises:
+      UserError: leaves of different lengths, or a share that cuts a micro-batch.
+    """
+    if microbatches > 1:
+        count = _leading_count(share, microbatches)
+        return jax.tree.map(lambda leaf: leaf[0] if count == 1 else leaf[:count], batch), count
+    sizes = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)})
+    if len(sizes) != 1:
+        raise UserError(
+            f"rows is {share}, but the arrays of a batch have {' and '.join(map(str, sizes))} rows;"
+            " a share needs the same number in all of them, so set rows to 1"
+        )
+    count = math.ceil(share * sizes[0] - 1e-6)
+    return jax.tree.map(lambda leaf: leaf[:count], batch), 1
+
+
+def _leading_count(share: float, microbatches: int) -> int:
+    """Returns the number of micro-batches that a share is."""
+    count = round(share * microbatches)
+    if count < 1 or abs(share * microbatches - count) > 1e-6:
+        raise UserError(
+            f"rows is {share} with {microbatches} micro-batches; it takes whole ones, so give a"
+            f" multiple of 1/{microbatches}"
+        )
+    return count
+
+
 def problem(
     objective: Objective,
     batch: Tree,
@@ -160,7 +194,8 @@ def problem(
       batch: whatever the model's functions take; with `microbatches` > 1 every leaf has a leading
         axis of that length, and gradients are accumulated before anything is aggregated.
       strategy: how to walk over the tasks, see the module.
-      microbatches: number of micro-batches. Flat regions sweep them twice.
+      microbatches: number of micro-batches. Flat regions sweep them twice; flat parts of fewer
+        rows, the leading ones only.
       psum: sums a tree over devices; the identity on one device.
 
     Returns:
@@ -245,7 +280,8 @@ def problem(
         means, active, inverse = normalise(sums, weights)
         return ownership.scale_tasks(grads, owners, inverse), means, active
 
-    def task_grads(params: Tree) -> tuple[TaskGrads, Array, Array, Tree]:
+    def clean_sweep(params: Tree) -> Callable[[Tree], tuple[tuple, Tree]]:
+        """Returns `sweep(micro) -> (unnormalised task gradients, loss sums, weights), aux`."""
         rest = ownership.merge(only_shared(params), only_single(params))
         zeros = jax.tree.map(jnp.zeros_like, only_heads(params))
 
@@ -268,9 +304,41 @@ def problem(
 
             return gather(*_over_tasks(one, only_rows(params), num_tasks, how, zeros)), aux
 
-        totals, aux = _accumulate(sweep, batch, microbatches)
+        return sweep
+
+    def task_grads(params: Tree) -> tuple[TaskGrads, Array, Array, Tree]:
+        totals, aux = _accumulate(clean_sweep(params), batch, microbatches)
         grads, means, active = finish(*totals)
         return grads, means, active, aux
+
+    def grads_with_lead(params: Tree, share: float, synced: bool) -> tuple:
+        sweep = clean_sweep(params)
+
+        def split(totals: tuple, finished: tuple) -> tuple:
+            if synced:
+                return finished[0], *finished
+            grads, sums, weights = totals
+            return ownership.scale_tasks(grads, owners, normalise(sums, weights)[2]), *finished
+
+        if share == 1 or microbatches == 1:
+            totals, aux = _accumulate(sweep, batch, microbatches)
+            done = finish(*totals)
+            if share == 1:
+                return *done, aux, lambda: split(totals, done)
+            return *done, aux, lambda: leading(share).grads_with_lead(params, 1.0, synced)[-1]()
+
+        def marked(micro: tuple) -> tuple[tuple, Tree]:
+            out, aux = sweep(micro[0])
+            return (out, jax.tree.map(lambda leaf: jnp.where(micro[1], leaf, 0), out)), aux
+
+        leads = jnp.arange(microbatches) < _leading_count(share, microbatches)
+        (totals, first), aux = _accumulate(marked, (batch, leads), microbatches)
+        return *finish(*totals), aux, lambda: split(first, finish(*first))
+
+    def own_loss(t: Any, shared: Tree, row: Tree, heads: Tree, micro: Tree) -> tuple[Array, Array]:
+        """The loss sum of task t and its weight at a point of its own."""
+        z, _ = objective.features(ownership.merge(shared, heads), micro)
+        return task_loss(ownership.merge(shared, row, only_single(heads)), z, micro, t)
 
     def grad_at(point: Callable[[Tree], Tree], moves: Tree, heads: Tree) -> tuple:
         rows = only_rows(heads)
@@ -279,12 +347,7 @@ def problem(
         def sweep(micro: Tree) -> tuple[tuple, tuple]:
             def one(t: Any, move_and_row: tuple) -> tuple[tuple, Tree]:
                 move, row = move_and_row
-
-                def loss(shared: Tree, row: Tree, heads: Tree) -> tuple[Array, Array]:
-                    z, _ = objective.features(ownership.merge(shared, heads), micro)
-                    view = ownership.merge(shared, row, only_single(heads))
-                    return task_loss(view, z, micro, t)
-
+                loss = functools.partial(own_loss, t, micro=micro)
                 (value, weight), (shared, own, rest) = jax.value_and_grad(
                     loss, argnums=(0, 1, 2), has_aux=True
                 )(point(move), row, heads)
@@ -296,4 +359,33 @@ def problem(
         grads, means, _ = finish(*totals)
         return grads, means
 
-    return Problem(num_tasks, owners, losses, weighted_grads, task_grads, grad_at)
+    def losses_at(point: Callable[[Tree], Tree], moves: Tree, heads: Tree) -> Array:
+        def sweep(micro: Tree) -> tuple[tuple, tuple]:
+            def one(t: Any, move_and_row: tuple) -> tuple[tuple, tuple]:
+                move, row = move_and_row
+                return own_loss(t, point(move), row, heads, micro), ()
+
+            totals, _ = _over_tasks(one, (moves, only_rows(heads)), num_tasks, how, ())
+            return totals, ()
+
+        totals, _ = _accumulate(sweep, batch, microbatches)
+        return normalise(*psum(totals))[0]
+
+    def leading(share: float) -> Problem:
+        if share == 1:
+            return whole
+        rows, count = _leading_rows(batch, share, microbatches)
+        return problem(objective, rows, strategy=strategy, microbatches=count, psum=psum)
+
+    whole = Problem(
+        num_tasks=num_tasks,
+        owners=owners,
+        losses=losses,
+        weighted_grads=weighted_grads,
+        task_grads=task_grads,
+        grad_at=grad_at,
+        losses_at=losses_at,
+        leading=leading,
+        grads_with_lead=grads_with_lead,
+    )
+    return whole

@@ -21,11 +21,17 @@ def method_in_words(config: configs.ExperimentConfig) -> str:
         words += f", task gradients first normalised by {method.prenormalise}"
     if flat.combine == "erm":
         return f"{words}, without flat regions (ERM)"
+    if flat.combine == "samo":
+        kind = "adaptive radius" if flat.adaptive else "radius"
+        return f"{words} with SAMO: {kind} {flat.rho:g}, beta {flat.beta:g}"
     heads = "" if flat.rho_heads is None else f", {flat.rho_heads:g} for the heads"
+    less = "" if flat.every == 1 else f", perturbed in one of {flat.every} steps"
+    less += "" if flat.rows == 1 else f", from {flat.rows:g} of the rows"
+    less += "" if flat.synced else ", each device by its own gradients"
     kind = "adaptive radius" if flat.adaptive else "radius"
     return (
         f"{words} in flat regions: {kind} {flat.rho:g}{heads}, {flat.norm} norm, gradients and flat"
-        f" parts combined by {flat.combine}"
+        f" parts combined by {flat.combine}{less}"
     )
 
 

@@ -16,6 +16,7 @@ from mtl_jax.methods.loss_weighting import linear_scalarization, scale_invariant
 from mtl_jax.methods.mgda import mgda
 from mtl_jax.methods.nash_mtl import nash_mtl
 from mtl_jax.methods.pcgrad import pcgrad
+from mtl_jax.methods.perturbation import Perturbation, perturbed_grads
 from mtl_jax.methods.table import METHODS, make
 from tests import toys
 
@@ -207,8 +208,6 @@ def test_flat_part_is_rho_times_hessian_times_direction(norm: str) -> None:
         grads, _, _, _ = bound.task_grads(params)
 
         def error(rho: float) -> float:
-            from mtl_jax.methods.flat_regions import Perturbation, perturbed_grads
-
             moved, _ = perturbed_grads(bound, params, grads, Perturbation(rho, rho, norm))
             worst = 0.0
             for t in range(3):
@@ -240,8 +239,6 @@ def test_heads_take_the_perturbed_gradient_only() -> None:
     with jax.enable_x64(True):
         params, bound = _setup("heads", 3)
         grads, _, _, _ = bound.task_grads(params)
-        from mtl_jax.methods.flat_regions import Perturbation, perturbed_grads
-
         moved, _ = perturbed_grads(bound, params, grads, Perturbation(0.3, 0.3))
         out = _update(flat_regions(pcgrad(), 0.3), bound, params)
         for t in range(3):

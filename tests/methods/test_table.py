@@ -86,6 +86,7 @@ def test_a_whole_number_will_do_for_a_float() -> None:
         ("imtl", {"lr": 0.0}, ["lr", "positive", "0.0"]),
         ("imtl_l", {"lr": 0.0}, ["lr", "positive", "0.0"]),
         ("stch", {"mu": 0.0}, ["mu", "positive", "0.0"]),
+        ("group_dro", {"lr": 0.0}, ["lr", "positive", "0.0"]),
         ("stch", {"warmup": 0}, ["warmup", "at least 1", "0"]),
         ("linear_scalarization", {"reduction": "max"}, ["'mean' or 'sum'", "'max'"]),
         ("uncertainty", {"lr": 0.0}, ["lr", "positive", "0.0"]),

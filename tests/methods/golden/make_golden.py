@@ -189,6 +189,16 @@ def stch(losses: np.ndarray, mu: float, warmup: int) -> list:
     return out
 
 
+def group_dro(losses: np.ndarray, lr: float) -> list:
+    """Algorithm 1 of 1911.08731 with all groups in a step: q times exp(lr L), scaled to sum 1."""
+    q, out = np.ones(losses.shape[1]) / losses.shape[1], []
+    for row in losses:
+        q = q * np.exp(lr * row)
+        q = q / q.sum()
+        out.append(q.tolist())
+    return out
+
+
 def adam(
     grads: Callable[[int, np.ndarray], np.ndarray], x: np.ndarray, lr: float, steps: int
 ) -> list:
@@ -297,6 +307,8 @@ def cases() -> list[dict[str, Any]]:
         ("imtl_l", {"lr": 0.025}, imtl_l(losses, 0.025)),
         ("gls", {}, gls(losses)),
         ("stch", {"mu": 0.5, "warmup": 5}, stch(losses, 0.5, 5)),
+        ("tchebycheff", {}, np.eye(3)[losses.argmax(1)].tolist()),
+        ("group_dro", {"lr": 0.3}, group_dro(losses, 0.3)),
     ]
     for method, options, weights in traces:
         out.append(
