@@ -49,53 +49,210 @@ class Row(NamedTuple):
       factory: makes it; all options are keywords with defaults of a plain type.
       kind: "aggregator" (per-task gradients) or "weighting" (losses only).
       paper: authors, year, arXiv number where there is one.
+      use: when to take it, our view.
     """
 
     factory: Callable[..., Aggregator | LossWeighting]
     kind: Literal["aggregator", "weighting"]
     paper: str
+    use: str
 
 
 METHODS: dict[str, Row] = {
-    "mgda": Row(mgda, "aggregator", "Sener and Koltun, 2018, arXiv 1810.04650"),
-    "pcgrad": Row(pcgrad, "aggregator", "Yu et al., 2020, arXiv 2001.06782"),
-    "cagrad": Row(cagrad, "aggregator", "Liu et al., 2021, arXiv 2110.14048"),
-    "imtl_g": Row(imtl_g, "aggregator", "Liu et al., 2021, ICLR"),
-    "nash_mtl": Row(nash_mtl, "aggregator", "Navon et al., 2022, arXiv 2202.01017"),
-    "fairgrad": Row(fairgrad, "aggregator", "Ban and Ji, 2024, arXiv 2402.15638"),
-    "upgrad": Row(upgrad, "aggregator", "Quinton and Rey, 2024, arXiv 2406.16232"),
-    "aligned_mtl": Row(aligned_mtl, "aggregator", "Senushkin et al., 2023, arXiv 2305.19000"),
-    "dual_proj": Row(dual_proj, "aggregator", "Lopez-Paz and Ranzato, 2017, arXiv 1706.08840"),
-    "config": Row(config, "aggregator", "Liu et al., 2024, arXiv 2408.11104"),
-    "imtl": Row(imtl, "aggregator", "Liu et al., 2021, ICLR"),
-    "gradnorm": Row(gradnorm, "aggregator", "Chen et al., 2018, arXiv 1711.02257"),
-    "grad_drop": Row(grad_drop, "aggregator", "Chen et al., 2020, arXiv 2010.06808"),
-    "grad_vac": Row(grad_vac, "aggregator", "Wang et al., 2021, arXiv 2010.05874"),
+    "mgda": Row(
+        mgda,
+        "aggregator",
+        "Sener and Koltun, 2018, arXiv 1810.04650",
+        "Where no task may get worse in any step; it goes to the task with the smallest "
+        "gradient, so give it normalised gradients (`prenormalise`).",
+    ),
+    "pcgrad": Row(
+        pcgrad,
+        "aggregator",
+        "Yu et al., 2020, arXiv 2001.06782",
+        "A cheap first try against conflict between a few tasks of similar scale.",
+    ),
+    "cagrad": Row(
+        cagrad,
+        "aggregator",
+        "Liu et al., 2021, arXiv 2110.14048",
+        "A robust default: the mean's speed, with the worst-off task looked after.",
+    ),
+    "imtl_g": Row(
+        imtl_g,
+        "aggregator",
+        "Liu et al., 2021, ICLR",
+        "Where gradients differ in length by much and every task should move alike.",
+    ),
+    "nash_mtl": Row(
+        nash_mtl,
+        "aggregator",
+        "Navon et al., 2022, arXiv 2202.01017",
+        "Where losses have different units: it does not see their scales. Costs a T x T solve"
+        " a step.",
+    ),
+    "fairgrad": Row(
+        fairgrad,
+        "aggregator",
+        "Ban and Ji, 2024, arXiv 2402.15638",
+        "As Nash-MTL, with a knob from efficiency to fairness.",
+    ),
+    "upgrad": Row(
+        upgrad,
+        "aggregator",
+        "Quinton and Rey, 2024, arXiv 2406.16232",
+        "Where a step should harm no task and yet weigh tasks by their gradients; its "
+        "projections are exact.",
+    ),
+    "aligned_mtl": Row(
+        aligned_mtl,
+        "aggregator",
+        "Senushkin et al., 2023, arXiv 2305.19000",
+        "Where gradients are nearly collinear or of very different lengths: it evens out the "
+        "spectrum.",
+    ),
+    "dual_proj": Row(
+        dual_proj,
+        "aggregator",
+        "Lopez-Paz and Ranzato, 2017, arXiv 1706.08840",
+        "As UPGrad at the cost of one projection; the first choice of continual learning.",
+    ),
+    "config": Row(
+        config,
+        "aggregator",
+        "Liu et al., 2024, arXiv 2408.11104",
+        "Where losses of a physical model and its boundary conflict: the direction has the "
+        "same cosine with all.",
+    ),
+    "imtl": Row(
+        imtl,
+        "aggregator",
+        "Liu et al., 2021, ICLR",
+        "IMTL-G with trained loss weights besides, for losses of different units.",
+    ),
+    "gradnorm": Row(
+        gradnorm,
+        "aggregator",
+        "Chen et al., 2018, arXiv 1711.02257",
+        "Where tasks learn at different speeds and should be kept abreast.",
+    ),
+    "grad_drop": Row(
+        grad_drop,
+        "aggregator",
+        "Chen et al., 2020, arXiv 2010.06808",
+        "Many tasks and a large network; it acts as noise against conflict in single coordinates.",
+    ),
+    "grad_vac": Row(
+        grad_vac,
+        "aggregator",
+        "Wang et al., 2021, arXiv 2010.05874",
+        "As PCGrad where tasks agree more than chance: it keeps cosines at a running target.",
+    ),
     "random_gradient_weighting": Row(
-        random_gradient_weighting, "aggregator", "Lin et al., 2022, arXiv 2111.10603"
+        random_gradient_weighting,
+        "aggregator",
+        "Lin et al., 2022, arXiv 2111.10603",
+        "As a baseline: an aggregator has to beat it.",
     ),
-    "moco": Row(moco, "aggregator", "Fernando et al., 2023, arXiv 2210.12624"),
-    "modo": Row(modo, "aggregator", "Chen et al., 2023, arXiv 2305.20057"),
-    "sdmgrad": Row(sdmgrad, "aggregator", "Xiao et al., 2023, arXiv 2305.18409"),
-    "db_mtl": Row(db_mtl, "aggregator", "Lin et al., 2023, arXiv 2308.12029"),
-    "excess_mtl": Row(excess_mtl, "aggregator", "He et al., 2024, arXiv 2402.02009"),
+    "moco": Row(
+        moco,
+        "aggregator",
+        "Fernando et al., 2023, arXiv 2210.12624",
+        "Small batches: gradients are averaged over steps before a common direction is "
+        "sought. State of T gradients.",
+    ),
+    "modo": Row(
+        modo,
+        "aggregator",
+        "Chen et al., 2023, arXiv 2305.20057",
+        "As a control for MoCo and MGDA: weights follow the Gram matrix slowly.",
+    ),
+    "sdmgrad": Row(
+        sdmgrad,
+        "aggregator",
+        "Xiao et al., 2023, arXiv 2305.18409",
+        "Noisy gradients and a preference for the mean direction.",
+    ),
+    "db_mtl": Row(
+        db_mtl,
+        "aggregator",
+        "Lin et al., 2023, arXiv 2308.12029",
+        "Losses of different units and gradients of different lengths, both evened out. State"
+        " of T gradients.",
+    ),
+    "excess_mtl": Row(
+        excess_mtl,
+        "aggregator",
+        "He et al., 2024, arXiv 2402.02009",
+        "Label noise: a task whose loss cannot fall further is not weighted up. State of T "
+        "gradients.",
+    ),
     "linear_scalarization": Row(
-        linear_scalarization, "weighting", "linear scalarisation (no single source)"
+        linear_scalarization,
+        "weighting",
+        "linear scalarisation (no single source)",
+        "First of all. With tuned learning rate it is hard to beat, and it is the cheapest.",
     ),
-    "uncertainty": Row(uncertainty, "weighting", "Kendall et al., 2018, arXiv 1705.07115"),
+    "uncertainty": Row(
+        uncertainty,
+        "weighting",
+        "Kendall et al., 2018, arXiv 1705.07115",
+        "Regression beside classification, when the noise of tasks differs.",
+    ),
     "random_loss_weighting": Row(
-        random_loss_weighting, "weighting", "Lin et al., 2022, arXiv 2111.10603"
+        random_loss_weighting,
+        "weighting",
+        "Lin et al., 2022, arXiv 2111.10603",
+        "As a baseline: a weighting has to beat it.",
     ),
-    "dwa": Row(dwa, "weighting", "Liu et al., 2019, arXiv 1803.10704"),
+    "dwa": Row(
+        dwa,
+        "weighting",
+        "Liu et al., 2019, arXiv 1803.10704",
+        "Where tasks finish at different times; looks at the losses alone.",
+    ),
     "scale_invariant": Row(
-        scale_invariant, "weighting", "baseline in Navon et al., 2022, arXiv 2202.01017"
+        scale_invariant,
+        "weighting",
+        "baseline in Navon et al., 2022, arXiv 2202.01017",
+        "Losses of different units, positive and bounded away from 0.",
     ),
-    "famo": Row(famo, "weighting", "Liu et al., 2023, arXiv 2306.03792"),
-    "imtl_l": Row(imtl_l, "weighting", "Liu et al., 2021, ICLR"),
-    "gls": Row(gls, "weighting", "Chennupati et al., 2019, arXiv 1904.08492"),
-    "stch": Row(stch, "weighting", "Lin et al., 2024, arXiv 2402.19078"),
-    "tchebycheff": Row(tchebycheff, "weighting", "Tchebycheff scalarisation (Miettinen, 1999)"),
-    "group_dro": Row(group_dro, "weighting", "Sagawa et al., 2020, arXiv 1911.08731"),
+    "famo": Row(
+        famo,
+        "weighting",
+        "Liu et al., 2023, arXiv 2306.03792",
+        "Many tasks: balance at the cost of one more forward pass.",
+    ),
+    "imtl_l": Row(
+        imtl_l,
+        "weighting",
+        "Liu et al., 2021, ICLR",
+        "Losses of different units, as the loss half of IMTL.",
+    ),
+    "gls": Row(
+        gls,
+        "weighting",
+        "Chennupati et al., 2019, arXiv 1904.08492",
+        "Few positive losses of different units, none of which comes near 0.",
+    ),
+    "stch": Row(
+        stch,
+        "weighting",
+        "Lin et al., 2024, arXiv 2402.19078",
+        "Where one wants a point of the Pareto front with the worst task looked after, smoothly.",
+    ),
+    "tchebycheff": Row(
+        tchebycheff,
+        "weighting",
+        "Tchebycheff scalarisation (Miettinen, 1999)",
+        "As the limit of STCH; steps jump from task to task.",
+    ),
+    "group_dro": Row(
+        group_dro,
+        "weighting",
+        "Sagawa et al., 2020, arXiv 1911.08731",
+        "Where the worst task counts and losses have one unit.",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from mtl_jax import methods
 from mtl_jax.errors import UserError
 from mtl_jax.methods.base import Aggregator, LossWeighting
+from mtl_jax.methods.page import PAGE, page
 from mtl_jax.methods.table import METHODS, default_options, make
 
 
@@ -108,3 +109,7 @@ def test_mistakes_get_one_line(name: str, options: dict, words: list[str]) -> No
 def test_default_options_of_an_unknown_name() -> None:
     with pytest.raises(UserError, match="did you mean 'mgda'"):
         default_options("mdga")
+
+
+def test_the_page_is_that_of_the_table() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m mtl_jax.methods.page"
