@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import gc
 import multiprocessing
 import time
 import traceback
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mtl_jax import run as runs
@@ -54,9 +56,14 @@ def run_all(run_cell: RunCell, root: Path, todo: Sequence[Cell], jobs: int) -> N
         for k, cell in enumerate(missing):
             print(f"[{k + 1}/{len(missing)}] {cell.name}", flush=True)
             run_cell(root, cell)
+            # Compiled steps hold the data of their cell: half a gigabyte or more.
+            jax.clear_caches()
+            gc.collect()
         return
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, mp_context=context, max_tasks_per_child=1
+    ) as pool:
         names = {pool.submit(_try, run_cell, root, cell): cell.name for cell in missing}
         for k, done in enumerate(concurrent.futures.as_completed(names)):
             print(f"[{k + 1}/{len(missing)}] {names[done]} {done.result()}", flush=True)

@@ -113,3 +113,11 @@ def test_default_options_of_an_unknown_name() -> None:
 
 def test_the_page_is_that_of_the_table() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m mtl_jax.methods.page"
+
+
+def test_the_readme_counts_right() -> None:
+    kinds = [row.kind for row in METHODS.values()]
+    aggregators, weightings = (kinds.count(kind) for kind in ("aggregator", "weighting"))
+    readme = (PAGE.parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"{aggregators} aggregators and {weightings} loss weightings" in readme
+    assert f"{aggregators} aggregators, {weightings} weightings" in readme
