@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output is {target}, whose folder does not exist; make it first")
     if target.is_dir():
         raise UserError(f"--output is {target}, which is a folder; name a file in it")
+    if target.resolve() == source.resolve():
+        raise UserError(f"--output is {target}, the input itself; name another file")
     workdir = Path(args.workdir)
     run = runs.open_run(workdir)
     system = configs.system_module(run.config.system)

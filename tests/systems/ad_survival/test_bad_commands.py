@@ -443,6 +443,11 @@ COMMANDS: list[tuple[Any, Sequence[str], tuple[str, ...]]] = [
         ["--workdir", "{run}", "--input", "{tmp}/a.csv", "--output", "{tmp}/none/b.csv"],
         ("b.csv, whose folder does not exist; make it first",),
     ),
+    (
+        predict.main,
+        ["--workdir", "{run}", "--input", "{tmp}/a.csv", "--output", "{tmp}/./a.csv"],
+        ("a.csv, the input itself; name another file",),
+    ),
     (evaluate.main, ["--workdir", "{tmp}"], ("no config.json in",)),
     (evaluate.main, ["--workdir", "{run}", "--split", "tst"], ("'tst'; did you mean 'test'?",)),
     (evaluate.main, ["--workdir", "{run}", "--which", "7"], ("no checkpoint 7 in", "known: [2]")),
