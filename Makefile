@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv data train evaluate report test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-survival \
+.PHONY: help venv data train evaluate report analyze test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-survival \
   bench-gpu bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
   results-mt-deeponet results-dtrn results-ad-survival lock clean
 
@@ -38,6 +38,9 @@ evaluate: $(VENV)/.installed ## score the run in WORKDIR
 
 report: $(VENV)/.installed ## draw the report of the run in WORKDIR
 	$(PY) -m mtl_jax.report --workdir $(WORKDIR) $(ARGS)
+
+analyze: $(VENV)/.installed ## measure sharpness, conflict and calibration of the run in WORKDIR
+	$(PY) -m mtl_jax.analyze --workdir $(WORKDIR) $(ARGS)
 
 test: $(VENV)/.installed ## run the test suite
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)

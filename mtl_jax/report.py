@@ -17,6 +17,7 @@ import numpy as np
 
 from mtl_jax import config as configs
 from mtl_jax import run as runs
+from mtl_jax.analysis import saved as analyses
 from mtl_jax.engine import parallel, runfolder
 from mtl_jax.engine.state import TrainState
 from mtl_jax.engine.writers import read_metrics
@@ -75,6 +76,7 @@ def write(workdir: str | Path, run: runs.Run | None = None) -> Path:
     parts += _take(drawn, "gradients", "weights", "norms", "gap")
     if run and "last" in states:
         parts.append(_surface(run, *states["last"], folder))
+    parts += analyses.sections(workdir)
     parts += _take(drawn, "time")
     parts += [*details, _configuration(config)]
 

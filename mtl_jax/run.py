@@ -75,7 +75,7 @@ def build(config: ExperimentConfig) -> Run:
     parallel.keep_compiled_programs()
     system, data = system_module(config.system).build(config)
     method = config.method.make()
-    free = _free(config)
+    free = trained_marker(config)
     total_steps = config.train.steps or config.train.epochs * data.steps_per_epoch
     plan = _tables(config, system, data, total_steps)
 
@@ -162,7 +162,7 @@ def _check_call(config: ExperimentConfig, total_steps: int, steps_per_epoch: int
             )
 
 
-def _free(config: ExperimentConfig) -> Callable[[Tree], Tree]:
+def trained_marker(config: ExperimentConfig) -> Callable[[Tree], Tree]:
     """Returns the function that marks the parameters that `optim.trainable` names."""
     named, module = config.optim.trainable, system_module(config.system)
     presets = module.trainable(config) if hasattr(module, "trainable") else {}

@@ -1,0 +1,1 @@
+"""What flat regions do to a trained model: sharpness, conflict, robustness, calibration."""
