@@ -115,7 +115,7 @@ OPTIONS = [
     (
         "creatives",
         "--config.data.snapshot=2020-09-28",
-        "config.data.snapshot is '2020-09-28', which creatives/faithful does not have; it belongs",
+        "config.data.snapshot is '2020-09-28', which creatives/large does not have; it belongs",
     ),
     (
         "support2",
