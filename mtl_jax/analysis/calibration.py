@@ -33,6 +33,7 @@ from mtl_jax.metrics.ranking import auc
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.figures import COLOURS, MEAN, Section, pretty
 from mtl_jax.reporting.page import Table
+from mtl_jax.reporting.reliability import draw_reliability
 from mtl_jax.systems.base import Data
 
 Array = jax.Array
@@ -216,9 +217,6 @@ def present(
       other: name of the other data set, "" for none.
       folder: where the figures go.
     """
-    # Imported late: the figure is the image systems' own.
-    from mtl_jax.systems.vision.figures import draw_reliability
-
     shown = list(tasks)
     if len(shown) * len(found) > PANELS:
         first = next(iter(found.values()))

@@ -24,9 +24,8 @@ from mtl_jax.analysis.subject import (
     Log,
     NotApplicable,
     Subject,
-    bind_host,
-    compiled,
     mean_over,
+    on_batches,
     std_over,
     training_batches,
 )
@@ -86,30 +85,17 @@ def measure(subject: Subject, hosts: Sequence[Tree], how: Perturbation) -> Confl
     Raises:
       NotApplicable: one task, or tasks that share no parameters.
     """
-    run, config, tasks = subject.run, subject.run.config, subject.tasks
+    run, tasks = subject.run, subject.tasks
     owners = jax.tree.leaves(owner_tree(subject.params, run.system.owner, len(tasks)))
     if len(tasks) < 2 or not any(ownership.is_shared(who) for who in owners):
         why = "there is one task" if len(tasks) < 2 else "the tasks share no parameters"
         raise NotApplicable(f"{why}, so no two gradients can be in conflict")
 
-    def one(params: Tree, model_state: Tree, resident: Tree, host: Tree) -> Tree:
-        problem = bind_host(
-            run.system,
-            run.data,
-            params,
-            model_state,
-            resident,
-            host,
-            strategy=config.method.strategy,
-            microbatches=config.train.microbatches,
-            free=subject.free,
-        )
+    def one(problem: Problem, params: Tree) -> tuple[Array, ...]:
         return cosines(problem, params, how)
 
-    fn, parts = compiled(one), []
-    for host in hosts:
-        out = fn(subject.params, subject.model_state, run.data.resident, host)
-        g, h, intra, (real_g, real_h) = (np.asarray(leaf, np.float64) for leaf in out)
+    parts = []
+    for g, h, intra, (real_g, real_h) in on_batches(subject, one, hosts):
         parts.append(
             (
                 np.where(np.outer(real_g, real_g) > 0, g, np.nan),

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -25,16 +24,20 @@ from mtl_jax.analysis.subject import (
     Log,
     Subject,
     batches_of,
-    bind_host,
-    compiled,
     examples_in,
     mean_over,
+    on_batches,
     std_over,
 )
 from mtl_jax.config import FlatConfig
 from mtl_jax.methods import ownership
 from mtl_jax.methods.base import Array, Problem, TaskGrads, Tree
-from mtl_jax.methods.perturbation import Perturbation, in_metric, perturbed_grads, task_norms
+from mtl_jax.methods.perturbation import (
+    Perturbation,
+    perturbed_grads,
+    scaled_grads,
+    task_norms,
+)
 from mtl_jax.reporting import figures
 from mtl_jax.reporting.figures import Section, Series, pretty
 from mtl_jax.reporting.page import Table
@@ -98,8 +101,7 @@ def first_order(problem: Problem, params: Tree, grads: TaskGrads, ball: Perturba
     owners = problem.owners
     shared = ownership.select(params, owners, ownership.is_shared)
     heads = ownership.select(params, owners, ownership.is_head)
-    rows = jax.tree.map(lambda p: p[None], shared)  # against the task axis of the gradients
-    scaled = TaskGrads(in_metric(rows, grads.shared, ball), in_metric(heads, grads.heads, ball))
+    scaled = scaled_grads(grads, shared, heads, ball)
     # <g, T^2 g> / |T g| is |T g| again.
     of_shared, of_heads = task_norms(scaled, owners, problem.num_tasks, "separate")
     if ball.norm == "separate":
@@ -135,32 +137,12 @@ def measure(
     subject: Subject, hosts: Sequence[Tree], rhos: Sequence[float], ball: Perturbation
 ) -> Gaps:
     """Evaluates the gaps of a checkpoint on host batches, one compiled call a batch."""
-    run, config = subject.run, subject.run.config
 
-    def one(params: Tree, model_state: Tree, resident: Tree, host: Tree, rhos: Array) -> Tree:
-        problem = bind_host(
-            run.system,
-            run.data,
-            params,
-            model_state,
-            resident,
-            host,
-            strategy=config.method.strategy,
-            microbatches=config.train.microbatches,
-            free=subject.free,
-        )
+    def one(problem: Problem, params: Tree, rhos: Array) -> tuple[Array, ...]:
         return gaps(problem, params, rhos, ball)
 
-    fn, parts = compiled(one), []
-    for host in hosts:
-        out = fn(
-            subject.params,
-            subject.model_state,
-            run.data.resident,
-            host,
-            np.asarray(rhos, np.float32),
-        )
-        loss, gap, linear, active = (np.asarray(leaf, np.float64) for leaf in out)
+    parts = []
+    for loss, gap, linear, active in on_batches(subject, one, hosts, np.asarray(rhos, np.float32)):
         known = active > 0
         parts.append(tuple(np.where(known, leaf, np.nan) for leaf in (loss, gap, linear)))
     loss, gap, linear = (np.stack(leaves) for leaves in zip(*parts, strict=True))

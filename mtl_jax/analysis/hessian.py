@@ -23,7 +23,15 @@ from jax.flatten_util import ravel_pytree
 
 from mtl_jax.analysis import drawing
 from mtl_jax.analysis.lanczos import Top, make_step, top_eigenpair
-from mtl_jax.analysis.subject import Log, NotApplicable, Subject, batches_of, examples_in, stack
+from mtl_jax.analysis.subject import (
+    Log,
+    NotApplicable,
+    Subject,
+    batches_of,
+    evaluation_keys,
+    examples_in,
+    stack,
+)
 from mtl_jax.engine import parallel, rng
 from mtl_jax.methods import ownership
 from mtl_jax.methods.ownership import SHARED, STACKED, Owner, owner_tree
@@ -80,7 +88,8 @@ def task_loss_sum(
     system: System, owners: Tree, params: Tree, model_state: Tree, batch: Tree, t: Array
 ) -> tuple[Array, Array]:
     """Returns the (loss sum, weight) of task `t`, traced, in evaluation mode; one head is run."""
-    z, _ = system.features(params, model_state, batch, _keys(batch), False)
+    keys = evaluation_keys(jax.tree.leaves(batch)[0].shape[0])
+    z, _ = system.features(params, model_state, batch, keys, False)
 
     def of_task(t: Any, params: Tree) -> tuple[Array, Array]:
         view = jax.tree.map(lambda who, leaf: leaf[t] if who == STACKED else leaf, owners, params)
@@ -91,11 +100,6 @@ def task_loss_sum(
     # Heads of different kinds need the task as a number.
     branches = [lambda params, k=k: of_task(k, params) for k in range(len(system.task_names))]
     return lax.switch(t, branches, params)
-
-
-def _keys(batch: Tree) -> Array:
-    size = jax.tree.leaves(batch)[0].shape[0]
-    return rng.example_keys(rng.key_for(0, 0, "analysis"), jnp.arange(size, dtype=jnp.int32))
 
 
 def hessian_product(system: System, data: Data, owners: Tree) -> Callable[..., Array]:

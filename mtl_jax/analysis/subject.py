@@ -8,7 +8,7 @@ same quantities in training mode; for a model without dropout and batch statisti
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,18 +109,50 @@ def bind_host(
       free: see `engine.step.bind`.
     """
     size = jax.tree.leaves(host)[0].shape[0]
-    batch = data.assemble(resident, host, None)
-    keys = rng.example_keys(rng.key_for(0, 0, "analysis"), jnp.arange(size, dtype=jnp.int32))
     return bind(
         evaluation_mode(system),
         params,
         model_state,
-        batch,
-        keys,
+        data.assemble(resident, host, None),
+        evaluation_keys(size),
         strategy=strategy,
         microbatches=1 if size % microbatches else microbatches,
         free=free,
     )
+
+
+def evaluation_keys(size: int) -> jax.Array:
+    """Returns a key an example: losses take them, and in evaluation nothing draws from them."""
+    return rng.example_keys(rng.key_for(0, 0, "analysis"), jnp.arange(size, dtype=jnp.int32))
+
+
+def on_batches(
+    subject: Subject, fn: Callable[..., tuple], hosts: Sequence[Tree], *args: Any
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields `fn(problem, params, *args)` of each host batch, float64 on the host.
+
+    One compiled call a batch, with the strategy and the micro-batches of training.
+    """
+    run, config = subject.run, subject.run.config
+
+    def one(params: Tree, model_state: Tree, resident: Tree, host: Tree, args: tuple) -> tuple:
+        problem = bind_host(
+            run.system,
+            run.data,
+            params,
+            model_state,
+            resident,
+            host,
+            strategy=config.method.strategy,
+            microbatches=config.train.microbatches,
+            free=subject.free,
+        )
+        return fn(problem, params, *args)
+
+    call = compiled(one)
+    for host in hosts:
+        out = call(subject.params, subject.model_state, run.data.resident, host, args)
+        yield tuple(np.asarray(leaf, np.float64) for leaf in out)
 
 
 def compiled(fn: Callable, **kwargs: Any) -> Callable:

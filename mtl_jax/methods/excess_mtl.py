@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mtl_jax.methods.base import Aggregator, Array, Traits, Tree
 from mtl_jax.methods.elementwise import rows_aggregator, zero_rows
 from mtl_jax.methods.gram import combine
-from mtl_jax.methods.trained import share, softmax
+from mtl_jax.methods.trained import exponentiated, softmax
 
 _LARGEST = 50.0
 """A step of the logits beyond which float32 weights are 0 or 1 anyway."""
@@ -85,9 +85,7 @@ def excess_mtl(lr: float = 0.01) -> Aggregator:
         excess = excess_risks(grads, squares).astype(jnp.float32)
         first = jnp.where(active & (state.first <= 0), excess, state.first)
         ratio = jnp.where(first > 0, excess / jnp.where(first > 0, first, 1), 0)
-        step = jnp.where(active, jnp.minimum(lr * ratio, _LARGEST), 0)
-        centre = (share(active, step.dtype) * step).sum()
-        logits = jnp.where(active, state.logits + step - centre, state.logits)
+        logits = exponentiated(state.logits, jnp.minimum(lr * ratio, _LARGEST), active)
         weights = active.sum() * softmax(logits, active)
         return combine(grads, weights), weights, ExcessState(squares, first, logits)
 

@@ -135,10 +135,10 @@ class FlatSource(NamedTuple):
             heads = jax.tree.map(jnp.subtract, moved.heads, clean.heads)
             gaps = after - before
         else:
+            norms = task_norms(grads, problem.owners, problem.num_tasks, self.how.norm)
 
             def fresh() -> Kept:
                 clean, before, present, moved, after = perturbed()
-                norms = task_norms(grads, problem.owners, problem.num_tasks, self.how.norm)
                 dtype = kept.gaps.dtype
                 return Kept(
                     kept.age,
@@ -152,7 +152,7 @@ class FlatSource(NamedTuple):
 
             kept = lax.cond(kept.age == 0, fresh, lambda: kept)
             present = kept.present & active
-            flat, heads = self._again(problem, grads, kept)
+            flat, heads = _again(problem.owners, norms, kept)
             gaps = jnp.where(present, kept.gaps, 0)
             kept = kept._replace(age=(kept.age + 1) % self.every)
         out = FlatPass(
@@ -168,17 +168,15 @@ class FlatSource(NamedTuple):
         )
         return out, kept
 
-    def _again(self, problem: Problem, grads: TaskGrads, kept: Kept) -> tuple[Tree, Tree]:
-        """Returns the kept flat parts at the lengths that they have beside `grads`."""
-        norms = task_norms(grads, problem.owners, problem.num_tasks, self.how.norm)
 
-        def factors(now: Array, then: Array) -> Array:
-            shrunk = jnp.minimum(now / jnp.where(then > 0, then, 1), 1)
-            # In the step of the pass itself the factor is 1 also where the gradient is 0.
-            return jnp.where(kept.age == 0, 1, jnp.where(then > 0, shrunk, 0))
+def _again(owners: Tree, norms: tuple[Array, Array], kept: Kept) -> tuple[Tree, Tree]:
+    """Returns the kept flat parts at the lengths that they have beside gradients of `norms`."""
 
-        flat = gram.scale_rows(kept.shared, factors(norms[0], kept.shared_norms))
-        heads = ownership.scale_heads(
-            kept.heads, problem.owners, factors(norms[1], kept.heads_norms)
-        )
-        return flat, heads
+    def factors(now: Array, then: Array) -> Array:
+        shrunk = jnp.minimum(now / jnp.where(then > 0, then, 1), 1)
+        # In the step of the pass itself the factor is 1 also where the gradient is 0.
+        return jnp.where(kept.age == 0, 1, jnp.where(then > 0, shrunk, 0))
+
+    flat = gram.scale_rows(kept.shared, factors(norms[0], kept.shared_norms))
+    heads = ownership.scale_heads(kept.heads, owners, factors(norms[1], kept.heads_norms))
+    return flat, heads

@@ -60,12 +60,17 @@ def task_norms(grads: TaskGrads, owners: Tree, num_tasks: int, norm: Norm) -> tu
     return jnp.sqrt(shared_sq), jnp.sqrt(heads_sq)
 
 
+def scaled_grads(grads: TaskGrads, shared: Tree, heads: Tree, how: Perturbation) -> TaskGrads:
+    """Returns T g of every task, for the shared parameters and for the heads."""
+    rows = jax.tree.map(lambda p: p[None], shared)  # against the task axis of the gradients
+    return TaskGrads(in_metric(rows, grads.shared, how), in_metric(heads, grads.heads, how))
+
+
 def step_sizes(
     grads: TaskGrads, shared: Tree, heads: Tree, owners: Tree, num_tasks: int, how: Perturbation
 ) -> tuple[Array, Array]:
     """Returns rho / |T g| for the shared parameters [T] and for the heads [T]."""
-    rows = jax.tree.map(lambda p: p[None], shared)  # against the task axis of the gradients
-    scaled = TaskGrads(in_metric(rows, grads.shared, how), in_metric(heads, grads.heads, how))
+    scaled = scaled_grads(grads, shared, heads, how)
     of_shared, of_heads = task_norms(scaled, owners, num_tasks, how.norm)
     return how.rho_shared / (of_shared + how.eps), how.rho_heads / (of_heads + how.eps)
 

@@ -26,6 +26,17 @@ def softmax(logits: Array, active: Array) -> Array:
     return jnp.where(active & active.any(), weights, 0)
 
 
+def exponentiated(logits: Array, step: Array, active: Array) -> Array:
+    """Returns logits [T] after weights = softmax(logits) were multiplied by exp(step).
+
+    They move around their mean over the active tasks, which leaves the weights as they are; the
+    logits of absent tasks stay.
+    """
+    step = jnp.where(active, step, 0)
+    centre = (share(active, step.dtype) * step).sum()
+    return jnp.where(active, logits + step - centre, logits)
+
+
 def random_logits(key: Array, num_tasks: int, dtype: Any) -> Array:
     """Standard normal numbers [T]; that of task t depends on (key, t) only."""
     keys = jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(num_tasks))

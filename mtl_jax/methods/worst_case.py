@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mtl_jax.methods.base import Array, LossWeighting, Tree
-from mtl_jax.methods.trained import share, softmax
+from mtl_jax.methods.trained import exponentiated, share, softmax
 
 
 def tchebycheff() -> LossWeighting:
@@ -59,9 +59,7 @@ def group_dro(lr: float = 0.01) -> LossWeighting:
 
     def weights(losses: Array, state: Array, *, active: Array, key: Array) -> tuple[Array, Array]:
         del key
-        step = jnp.where(active, lr * losses, 0).astype(jnp.float32)
-        centre = (share(active, step.dtype) * step).sum()
-        logits = jnp.where(active, state + step - centre, state)
+        logits = exponentiated(state, (lr * losses).astype(jnp.float32), active)
         return softmax(logits, active).astype(losses.dtype), logits
 
     return LossWeighting(start, weights)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mtl_jax import run as runs
 from mtl_jax import train
 from mtl_jax.metrics.classification import Calibration, calibration, reliability
+from mtl_jax.reporting import reliability as reliability_figure
 from mtl_jax.reporting.figures import COLOURS
 from mtl_jax.systems.vision import figures
 from mtl_jax.systems.vision.figures import Predictions
@@ -91,7 +92,7 @@ def test_the_diagram_shows_the_table():
     assert 3 < full.sum() < 10  # some bins are empty
     figure = Figure()
     top, bottom = figure.subplots(2)
-    figures._diagram(top, bottom, state, COLOURS[0], 300, 6)
+    reliability_figure._diagram(top, bottom, state, COLOURS[0], 300, 6)
     solid, hatched = top.containers
     np.testing.assert_allclose([bar.get_height() for bar in solid], table.accuracy[full])
     np.testing.assert_allclose([bar.get_x() for bar in solid], table.lower[full])
