@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: help venv data train evaluate report analyze test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-survival \
-  bench-gpu bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl \
+  bench-gpu bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl results-analysis \
   results-mt-deeponet results-dtrn results-ad-survival lock clean
 
 help: ## list the targets and the variables
@@ -91,6 +91,9 @@ results-fsmtl: $(VENV)/.installed ## run the FS-MTL study (hours, resumable) and
 
 sweep-fsmtl: $(VENV)/.installed ## run FS-CAGrad over radii (an hour, resumable) and write its table
 	$(PY) -m experiments.fsmtl.sweep $(ARGS)
+
+results-analysis: $(VENV)/.installed ## measure what flat regions do (an hour, resumable) and write its tables
+	$(PY) -m experiments.fsmtl.analysis $(ARGS)
 
 results-mt-deeponet: $(VENV)/.installed ## run the MT-DeepONet study (hours, resumable) and write its tables
 	$(PY) -m experiments.mt_deeponet.study $(ARGS)

@@ -300,6 +300,7 @@ PAPER = "--config experiments/fsmtl/multi_mnist_paper.py --workdir runs/multi_mn
         ("bench", "benchmarks.run"),
         ("results-fsmtl ARGS=--scale=paper", "experiments.fsmtl.study --scale=paper"),
         ("sweep-fsmtl", "experiments.fsmtl.sweep"),
+        ("results-analysis", "experiments.fsmtl.analysis"),
         ("results-mt-deeponet", "experiments.mt_deeponet.study"),
         ("results-dtrn", "experiments.dtrn.study"),
         ("results-ad-survival", "experiments.ad_survival.study"),

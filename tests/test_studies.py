@@ -12,8 +12,8 @@ import pytest
 from experiments.ad_survival import study_cells as survival_cells
 from experiments.ad_survival import study_tables as survival_tables
 from experiments.dtrn import study_cells as dtrn_cells
+from experiments.fsmtl import analysis, sweep
 from experiments.fsmtl import study as fsmtl
-from experiments.fsmtl import sweep
 from experiments.mt_deeponet import study as operators
 from experiments.study_runs import DONE, Cell, only_sets, run_all, seeds_of
 from mtl_jax.errors import UserError
@@ -68,6 +68,53 @@ def test_tables_of_outcomes(tmp_path: Path) -> None:
     assert "| Multi-MNIST | ERM | 2 | 50.00 | 50.00 |  | 3 |" in shown
     assert "| Multi-MNIST | adaptive 2 | 2 | 75.00 | 75.00 | +25.00" in shown
     assert "plain" not in shown
+
+
+def test_the_analysis_of_known_runs(tmp_path: Path) -> None:
+    """Two seeds whose every measure is known, and outcomes whose gains are."""
+    for seed in range(2):
+        for setting in analysis.SETTINGS:
+            for flat in (False, True):
+                cell = analysis.cell("multi_mnist", setting, flat, seed)
+                hit = 0.0 if setting == "clean" else 0.25
+                right = np.arange(400).reshape(200, 2) < 400 * (0.5 + hit * flat)
+                right[:, 0] = True
+                (tmp_path / cell.name).mkdir()
+                (tmp_path / cell.name / DONE).write_text("{}")
+                np.savez(tmp_path / cell.name / "cell.npz", best=right, last=right)
+        fs, erm = (analysis.cell("multi_mnist", "clean", flat, seed).name for flat in (1, 0))
+        task = {"accuracy": 0.9, "ece": 0.02, "brier": 0.1, "entropy": 0.3, "entropy_other": 1.0}
+        task["entropy_auroc"] = 0.8
+
+        def measured(x: float, task: dict[str, float] = task) -> dict[str, Any]:
+            rise = {"loss": [x, x], "gap_mean": [[0, 0], [2 * x, 4 * x]]}
+            return {
+                "gap": {"train": rise, "test": rise},
+                "noise": {"test": {"mean": [[0.9, 0.9], [0.5, 0.7]]}},
+                "calibration": {"tasks": {"a": task, "b": task}},
+                "hessian": {"top": {"shared": {"a": {"value": x}, "b": {"value": 3 * x}}}},
+                "conflict": {"conflict": 0.25},
+            }
+
+        runs = {fs: measured(1.0), erm: measured(2.0 + seed)}
+        parts = {part: {name: own[part] for name, own in runs.items()} for part in measured(0.0)}
+        found = {"settings": {"rhos": [1.0, 2.0], "rho": 2.0}, "parts": parts}
+        (tmp_path / fs / "analysis").mkdir()
+        (tmp_path / fs / "analysis" / "analysis.json").write_text(json.dumps(found))
+    shown = analysis.tables(
+        {
+            "flatness": analysis.flatness(tmp_path, range(3)),
+            "robustness": analysis.robustness(tmp_path, range(3)),
+            "environment": {"device_kind": "a CPU"},
+        }
+    )
+    assert "| rise of the train loss at rho 2 | 7.5 ± 2.1 | 3 ± 0 | 2 of 2 |" in shown
+    assert "| largest eigenvalue | 5 ± 1.4 | 2 ± 0 | 2 of 2 |" in shown
+    assert "| test accuracy under the largest noise, % | 60 ± 0 | 60 ± 0 | 0 of 2 |" in shown
+    assert "| all labels right | 2 | 75 ± 0 | 75 ± 0 | 75 ± 0 | 75 ± 0 | +0.00 [+0.00" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("| 10 % of one task's"))
+    assert "| 75 ± 0 | 87.5 ± 0 | +12.50 [" in row
+    assert "| +0.00 [+0.00, +0.00] | +25.00 [" in row
 
 
 def test_operator_cells_are_sound_and_start_from_cells_of_the_study() -> None:

@@ -37,6 +37,7 @@ class PairData:
       pairs: for each split, [M, 2] int32 indices into `images[0]` and `images[1]`.
       train_counts: how many training sources lead each array.
       sources: where the images came from, for logs.
+      labelled: for each task, [N] bool, False where a label is not known; None where all are.
     """
 
     tasks: tuple[str, str]
@@ -45,6 +46,7 @@ class PairData:
     pairs: dict[str, np.ndarray]
     train_counts: tuple[int, int]
     sources: tuple[str, ...]
+    labelled: tuple[np.ndarray, np.ndarray] | None = None
 
     def pair_labels(self, pairs: np.ndarray) -> np.ndarray:
         """Returns the labels [M, 2] int32 of `pairs` [M, 2]."""

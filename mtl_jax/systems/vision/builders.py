@@ -5,6 +5,7 @@ from __future__ import annotations
 from flax import linen as nn
 
 from mtl_jax.data.celeba_files import ATTRIBUTES, load_celeba, to_float
+from mtl_jax.data.damage import damaged
 from mtl_jax.data.dense_files import SPECS, SPLITS, load_dense
 from mtl_jax.data.pairs import load_pairs
 from mtl_jax.data.records import RecordSource
@@ -57,6 +58,8 @@ def _pairs(config: Config) -> tuple[System, Data]:
         train_size=config.data.train_size or None,
         partners=config.data.partners,
     )
+    if config.data.label_noise or config.data.label_share:
+        pairs = damaged(pairs, config.data.label_noise, config.data.label_share, config.seed)
     data = pair_data(
         pairs,
         fresh=config.data.pairs == "fresh",

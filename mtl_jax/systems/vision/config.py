@@ -23,6 +23,10 @@ class DataConfig:
     """multi_*: pairs a source image, in an epoch and in every split."""
     train_size: int = 0
     """multi_*: use so many training sources only, balanced over classes; 0 for all."""
+    label_noise: tuple[float, ...] = ()
+    """multi_*: for each task, the share of training sources that get a wrong label; empty for 0."""
+    label_share: tuple[float, ...] = ()
+    """multi_*: for each task, the share of training sources with a known label; empty for all."""
     holdout: int = 0
     """nyuv2, cityscapes: how many training images make the validation split, which they lack."""
     augment: bool = True
@@ -98,6 +102,8 @@ OPTIONS = {
     "pairs": "pairs",
     "partners": "pairs",
     "train_size": "pairs",
+    "label_noise": "pairs",
+    "label_share": "pairs",
     "holdout": "dense",
     "augment": "dense",
 }
@@ -131,6 +137,16 @@ def check_data(data: DataConfig) -> None:
         raise UserError(
             f"config.data.train_size is {data.train_size}; it must be 3 or more, or 0 for all"
         )
+    for field, low, high, rule in (
+        ("label_noise", 0.0, 0.9, "from 0 to 0.9, at which labels of ten classes say nothing"),
+        ("label_share", 1e-9, 1.0, "above 0 and at most 1"),
+    ):
+        values = getattr(data, field)
+        if values and (len(values) != 2 or not all(low <= x <= high for x in values)):
+            shown = " ".join(map(str, values))
+            raise UserError(
+                f"config.data.{field} is {shown}; give two numbers, one a task, each {rule}"
+            )
     if kind == "dense" and data.holdout < 1:
         raise UserError(
             f"config.data.holdout is {data.holdout}; {data.name} has no validation split, so give"

@@ -24,7 +24,8 @@ def pair_data(
 ) -> Data:
     """Returns the data of a Multi-MNIST-style set; the images live on the devices.
 
-    Host batches hold `pair` [B, 2] indices; images are composed inside the step.
+    Host batches hold `pair` [B, 2] indices; images are composed inside the step. Where some labels
+    are not known, a batch has `label_mask` [B, 2] bool.
 
     Args:
       pairs: the set.
@@ -37,9 +38,13 @@ def pair_data(
     total = len(pairs.pairs["train"])
     steps_per_epoch = full_batches(total, batch_size)
     epochs: dict[int, np.ndarray] = {}
-    one_pool = pairs.images[0] is pairs.images[1]
-    resident = {"images": pairs.images[:1] if one_pool else pairs.images}
-    resident["labels"] = pairs.labels[:1] if one_pool else pairs.labels
+
+    def once(arrays: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+        return arrays[:1] if arrays[0] is arrays[1] else arrays
+
+    resident = {"images": once(pairs.images), "labels": once(pairs.labels)}
+    if pairs.labelled is not None:
+        resident["labelled"] = once(pairs.labelled)
 
     def of_epoch(epoch: int) -> np.ndarray:
         if not fresh:
@@ -63,8 +68,13 @@ def pair_data(
         pair = host["pair"]
         first, last = resident["images"][0], resident["images"][-1]
         image = compose(jnp.take(first, pair[:, 0], 0), jnp.take(last, pair[:, 1], 0))
-        label = [resident["labels"][t][pair[:, k]] for k, t in ((0, 0), (1, -1))]
-        batch = {"image": image[..., None], "label": jnp.stack(label, 1)}
+
+        def of_pair(arrays: tuple[Array, ...]) -> Array:
+            return jnp.stack([arrays[0][pair[:, 0]], arrays[-1][pair[:, 1]]], 1)
+
+        batch = {"image": image[..., None], "label": of_pair(resident["labels"])}
+        if "labelled" in resident:
+            batch["label_mask"] = of_pair(resident["labelled"])
         return {**batch, "mask": host["mask"]} if "mask" in host else batch
 
     return Data(resident, train_batch, batches, assemble, steps_per_epoch, ("validation", "test"))

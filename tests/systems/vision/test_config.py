@@ -45,6 +45,10 @@ def test_every_image_set_and_model_is_known() -> None:
         (["--config.data.name=celebA"], "did you mean 'celeba'"),
         (["--config.data.name=multi_mnist/huge"], "unknown config 'huge' of multi_mnist"),
         (["--config.data.name=nyuv2/small"], "nyuv2 has one size"),
+        (["--config.data.label_noise", "0.1"], "label_noise is 0.1; give two numbers, one a task"),
+        (["--config.data.label_noise", "0.1", "0.95"], "label_noise is 0.1 0.95; .* from 0 to 0.9"),
+        (["--config.data.label_share", "0", "1"], "label_share is 0.0 1.0; .* above 0 and at most"),
+        ([*CELEBA, "--config.data.label_share", "1", "1"], "which celeba does not have"),
         (["--config.model.name=lenet"], "name is 'lenet'; it must be one of .* mean lenet_5x5"),
         (["--config.model.name=segnet_small"], "does not fit multi_mnist; choose of lenet_pareto,"),
         (
