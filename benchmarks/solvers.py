@@ -11,7 +11,7 @@ gradients J themselves); the float32 Gram matrix's own rounding is therefore in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +75,25 @@ def error(grads: np.ndarray, weights: np.ndarray, exact: np.ndarray) -> float:
     """Distance of two directions J^T w, relative to the exact one."""
     wanted = exact @ grads
     return float(np.linalg.norm(weights @ grads - wanted) / np.linalg.norm(wanted))
+
+
+def errors_of(
+    solver: str,
+    found: Mapping[str, np.ndarray],
+    weights: Sequence[np.ndarray],
+    orders: np.ndarray | None,
+) -> dict[str, float]:
+    """Errors by family of weights [T] each, at equal length of the two directions.
+
+    A solver is judged by where it points: packages scale their directions differently.
+    """
+    errors = {}
+    for (family, grads), own in zip(found.items(), weights, strict=True):
+        exact = REFERENCES[solver](grads, orders)
+        length = np.linalg.norm(own @ grads)
+        scale = np.linalg.norm(exact @ grads) / length if length > 0 else 0.0
+        errors[family] = error(grads, own * scale, exact)
+    return errors
 
 
 def measure(
