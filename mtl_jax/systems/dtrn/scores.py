@@ -59,17 +59,20 @@ def scored(run: Run, state: TrainState, split: str) -> Scored:
 def scores(run: Run, state: TrainState, split: str) -> dict[str, float]:
     """Returns exact metrics of a split, to be put over the streamed ones.
 
-    By task: auc; gauc, its mean over users weighed by their rows; ndcg@10 by user. On generated
-    sets also bayes_auc, the best that anyone can do, and attained, the share of it above chance
-    that the model reaches: both in expectation over the labels.
+    By task: auc; where some user has more than one row, gauc, its mean over users weighed by their
+    rows, and ndcg@10 by user. On generated sets also bayes_auc, the best that anyone can do, and
+    attained, the share of it above chance that the model reaches: both in expectation over the
+    labels.
     """
     found = scored(run, state, split)
+    by_user = len(np.unique(found.group)) < len(found.group)
     out: dict[str, float] = {}
     for t, task in enumerate(run.system.task_names):
         score, label, weight = found.logits[:, t], found.labels[:, t], found.weights[:, t]
         out[f"{task}/auc"] = auc(score, label, weight)
-        out[f"{task}/gauc"] = gauc(score, label, found.group, weight).value
-        out[f"{task}/ndcg@{AT}"] = ndcg(score, label, found.group, AT, weight != 0).value
+        if by_user:
+            out[f"{task}/gauc"] = gauc(score, label, found.group, weight).value
+            out[f"{task}/ndcg@{AT}"] = ndcg(score, label, found.group, AT, weight != 0).value
         if found.truth.shape[1]:
             truth = found.truth[:, t]
             best, reached = bayes_auc(truth, weight), expected_auc(score, truth, weight)

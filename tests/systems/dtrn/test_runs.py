@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,8 +24,9 @@ from mtl_jax.engine.state import TrainState
 from mtl_jax.engine.step import make_train_step
 from mtl_jax.engine.writers import read_metrics
 from mtl_jax.methods.ownership import owner_tree
-from mtl_jax.systems.dtrn import builders
+from mtl_jax.systems.dtrn import builders, scores
 from mtl_jax.systems.dtrn.data import columns_of, gather
+from mtl_jax.systems.dtrn.scores import Scored
 from mtl_jax.train import train
 from tests.impression_sets import tiny_set
 from tests.systems.dtrn.cases import MODEL, PLAIN, changed, config_of, write_files
@@ -67,6 +69,23 @@ def test_scores_are_exact_and_know_the_best_possible(trained: Any) -> None:
     streamed = [r["values"] for r in read_metrics(folder) if r["kind"] == "eval"][-1]
     error = abs(streamed["validation/click/auc"] - final["last/validation/click/auc"])
     assert error <= streamed["validation/click/auc_error_bound"] + 1e-6
+
+
+@pytest.mark.parametrize("users", [2, 6])
+def test_nothing_is_ranked_within_users_of_one_row(
+    users: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = np.array([[1, 0, 1, 0, 0, 1]], np.float32).T
+    logits = np.arange(6.0)[:, None]
+    group, truth = np.arange(6) % users, np.zeros((6, 0))
+    found = Scored(np.arange(6), logits, label, np.ones((6, 1)), group, truth)
+    # The package exports the function under the module's name.
+    module = sys.modules["mtl_jax.systems.dtrn.scores"]
+    monkeypatch.setattr(module, "scored", lambda *args: found)
+    run: Any = SimpleNamespace(system=SimpleNamespace(task_names=("click",)))
+    state: Any = None
+    by_user = {"click/gauc", "click/ndcg@10"} if users == 2 else set()
+    assert scores(run, state, "test").keys() == {"click/auc"} | by_user
 
 
 def test_report_shows_what_tim_and_trm_look_at(trained: Any) -> None:
