@@ -6,6 +6,9 @@ VENV ?= .venv
 EXPERIMENT ?= experiments/fsmtl/multi_mnist.py
 WORKDIR ?= runs/$(basename $(notdir $(EXPERIMENT)))
 DATASET ?= multi_mnist
+METHODS ?= cagrad,upgrad
+SEEDS ?= 3
+SETS ?=
 ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -13,12 +16,12 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv data train evaluate report analyze test test-slow lint types bench bench-torch bench-deepxde bench-rechub bench-concordance bench-survival \
-  bench-gpu bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl results-analysis \
-  results-mt-deeponet results-dtrn results-ad-survival lock clean
+.PHONY: help venv data train evaluate report analyze test test-slow lint types bench bench-torch bench-methods bench-weights bench-deepxde bench-rechub bench-concordance bench-survival bench-aggregation \
+  bench-gpu bench-tpu train-gpu train-tpu results-fsmtl sweep-fsmtl results-analysis results-qm9 \
+  results-mt-deeponet results-dtrn results-ad-survival compare lock clean
 
 help: ## list the targets and the variables
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables (now):"
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  DATASET=$(DATASET)"
@@ -60,6 +63,12 @@ bench: $(VENV)/.installed ## time the training step on whatever device is there
 bench-torch: $(VENV)/.extra-bench ## compare with torch and torchjd on this machine
 	$(PY) -m benchmarks.versus_torchjd $(ARGS)
 
+bench-methods: $(VENV)/.installed ## time the step of every method beside that of LS
+	$(PY) -m benchmarks.method_step $(ARGS)
+
+bench-weights: $(VENV)/.extra-bench ## compare the aggregators' weights with torchjd's on this machine
+	$(PY) -m benchmarks.versus_torchjd_weights $(ARGS)
+
 bench-deepxde: $(VENV)/.extra-bench ## compare operator networks with DeepXDE on this machine
 	$(PY) -m benchmarks.versus_deepxde $(ARGS)
 
@@ -68,6 +77,9 @@ bench-concordance: $(VENV)/.installed ## time the concordance index; ARGS="--pee
 
 bench-survival: $(VENV)/.installed ## time survival training; ARGS="--peers PYTHON" to compare with pycox
 	$(PY) -m benchmarks.survival_training $(ARGS)
+
+bench-aggregation: $(VENV)/.installed ## count what 8 devices send each other to aggregate task gradients
+	$(PY) -m benchmarks.aggregation_bytes $(ARGS)
 
 bench-rechub: $(VENV)/.extra-bench ## compare recommendation networks with Torch-RecHub on this machine
 	$(PY) -m benchmarks.versus_rechub $(ARGS)
@@ -95,6 +107,9 @@ sweep-fsmtl: $(VENV)/.installed ## run FS-CAGrad over radii (an hour, resumable)
 results-analysis: $(VENV)/.installed ## measure what flat regions do (an hour, resumable) and write its tables
 	$(PY) -m experiments.fsmtl.analysis $(ARGS)
 
+results-qm9: $(VENV)/.installed ## run the study of molecules (an hour, resumable) and write its table
+	$(PY) -m experiments.molecules.study $(ARGS)
+
 results-mt-deeponet: $(VENV)/.installed ## run the MT-DeepONet study (hours, resumable) and write its tables
 	$(PY) -m experiments.mt_deeponet.study $(ARGS)
 
@@ -103,6 +118,9 @@ results-dtrn: $(VENV)/.installed ## run the DTRN study (hours, resumable) and wr
 
 results-ad-survival: $(VENV)/.installed ## run the study of survival networks and write its tables
 	$(PY) -m experiments.ad_survival.study $(ARGS)
+
+compare: $(VENV)/.installed ## compare METHODS with LS on five quick SETS over SEEDS (ten minutes, resumable)
+	$(PY) -m experiments.compare --methods "$(METHODS)" --seeds $(SEEDS) --sets "$(SETS)" $(ARGS)
 
 lock: ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile pyproject.toml --extra dev --extra tensorboard --universal --generate-hashes \

@@ -51,5 +51,5 @@ class Side:
         except Exception as error:  # A library of theirs that is not there, or that gives up.
             return {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         self.calls[what] = lambda: [weighting(gram) for gram in grams]
-        errors = {} if solver == "pcgrad" else errors_of(solver, found, weights, None)
+        errors = {} if solver == "pcgrad" else errors_of(solver, found, weights, np.zeros(0))
         return {"errors": errors, "problems": 5}

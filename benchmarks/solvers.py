@@ -81,7 +81,7 @@ def errors_of(
     solver: str,
     found: Mapping[str, np.ndarray],
     weights: Sequence[np.ndarray],
-    orders: np.ndarray | None,
+    orders: np.ndarray,
 ) -> dict[str, float]:
     """Errors by family of weights [T] each, at equal length of the two directions.
 

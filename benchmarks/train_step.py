@@ -48,6 +48,7 @@ class Stepper:
 
     Attributes:
       step: the compiled step.
+      params: the parameters as they are now.
     """
 
     def __init__(self, system: System, data: Data, method: Method, backend: Any = "pmap"):
@@ -64,6 +65,10 @@ class Stepper:
             make_train_step(system, self._data, method, tx, seed=0), backend
         )
         self._count = 0
+
+    @property
+    def params(self) -> Any:
+        return self._state.params
 
     def __call__(self) -> Any:
         host = self._data.train_batch(self._count)

@@ -26,10 +26,12 @@ from mtl_jax.methods.flat_regions import Combine, FlatScale, as_method, flat_reg
 from mtl_jax.methods.perturbation import Norm
 from mtl_jax.methods.prenormalise import How, prenormalise
 from mtl_jax.methods.samo import samo
+from mtl_jax.methods.scattered import scattered
 from mtl_jax.methods.task_grads import Strategy
 from mtl_jax.typed import fits, in_words
 
 Option = float | int | str | bool
+Reduce = Literal["all", "scatter"]
 T = TypeVar("T")
 
 
@@ -107,8 +109,12 @@ class MethodConfig:
     strategy: Strategy = "auto"
     """How to walk over the tasks: vmap, scan, unroll; auto picks by device and T."""
 
-    def make(self) -> Method:
-        """Builds the method; raises a `UserError` for a wrong name, option or value."""
+    def make(self, reduce: Reduce = "all") -> Method:
+        """Builds the method; raises a `UserError` for a wrong name, option or value.
+
+        Args:
+          reduce: see `TrainConfig`.
+        """
         try:
             base = table.make(self.aggregator, **self.options)
             if self.prenormalise != "none":
@@ -118,9 +124,23 @@ class MethodConfig:
                         f" {self.aggregator} weights losses, so leave it at none"
                     )
                 base = prenormalise(base, self.prenormalise)
-            return self.flat.make(base)
+            method = self.flat.make(base)
         except ValueError as error:
             raise UserError(f"method: {error}") from None
+        if reduce == "all":
+            return method
+        if self.flat.combine != "erm":
+            raise UserError(
+                f"config.train.reduce is scatter, but flat regions (combine {self.flat.combine})"
+                " perturb by every task's whole gradient; choose all, or method.flat.combine=erm"
+            )
+        try:
+            return scattered(base)
+        except ValueError as error:
+            raise UserError(
+                f"config.train.reduce is scatter, but {self.aggregator} {error}; choose all, or one"
+                f" of {', '.join(table.by_gram())}"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +228,13 @@ class TrainConfig:
     """Newest checkpoints kept, besides the best."""
     backend: Backend = "pmap"
     """How the step is spread over devices."""
+    reduce: Reduce = "all"
+    """How task gradients are summed over devices. all: every device gets all of them; scatter: each
+    its share of the columns, and the one direction is gathered, for about half the bytes; for
+    aggregators that look at the Gram matrix only, without flat regions."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in during training. Parameters, batch statistics, losses, task
+    gradients and all that methods do with them, and evaluation stay float32."""
     profile: tuple[int, int] = (0, 0)
     """Trace the steps from the first to before the second with jax.profiler; (0, 0) for none."""
     tensorboard: bool = False

@@ -46,7 +46,7 @@ def override(config: ExperimentConfig, flags: list[str]) -> ExperimentConfig:
             raise UserError(f"config.{path} {problem}")
     config = _tyro(config, flags)
     config.check()
-    config.method.make()
+    config.method.make(config.train.reduce)
     return config
 
 

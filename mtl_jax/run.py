@@ -74,7 +74,7 @@ def build(config: ExperimentConfig) -> Run:
     parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
     parallel.keep_compiled_programs()
     system, data = system_module(config.system).build(config)
-    method = config.method.make()
+    method = config.method.make(config.train.reduce)
     free = trained_marker(config)
     total_steps = config.train.steps or config.train.epochs * data.steps_per_epoch
     plan = _tables(config, system, data, total_steps)
@@ -94,6 +94,7 @@ def build(config: ExperimentConfig) -> Run:
         strategy=config.method.strategy,
         microbatches=config.train.microbatches,
         free=free(state.params),
+        precision=config.train.precision,
         tables=plan,
     )
     count = config.train.steps_per_call

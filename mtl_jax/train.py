@@ -50,6 +50,7 @@ MAY_CHANGE = {
     "train.keep_last",
     "train.steps_per_call",
     "train.backend",
+    "train.reduce",
     "train.profile",
     "train.tensorboard",
     "train.report",
@@ -217,7 +218,8 @@ def _check_same_run(
     """Compares the config with that of a run to go on with; raises a `UserError` if it differs."""
     if parallel.process_index() != 0 or checkpoints.latest_step() is None:
         return
-    saved = runfolder.read_json(folder / "config.json")
+    # Through the config: a field that the version of then did not have counts as its default.
+    saved = configs.to_dict(configs.from_dict(runfolder.read_json(folder / "config.json")))
     changes = runfolder.compare_config(saved, configs.to_dict(config))
     fatal = [line for line in changes if line.split(":")[0] not in MAY_CHANGE]
     if fatal:

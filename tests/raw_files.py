@@ -1,11 +1,14 @@
-"""Tiny raw files in their real layout: digits and garments, CelebA, NYUv2, CityScapes."""
+"""Tiny raw files in their real layout: digits, garments, CelebA, NYUv2, CityScapes, QM9."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from mtl_jax.data.molecules import ELEMENTS, FILES, TARGETS
 
 
 def write_images(folder: Path, count: int = 400) -> Path:
@@ -57,4 +60,44 @@ def write_dense(
                 else:
                     array = rng.random((*size, fields[field]))
                 np.save(place / f"{i}.npy", array)
+    return folder
+
+
+QM9_COLUMNS = ("XYZ_file", "Index", "N_atoms", "Elements", "XYZ_Ang", "HOMO_LUMO_gap_au")
+QM9_COLUMNS += tuple(target.column for target in TARGETS)
+
+
+def qm9_row(
+    index: int, elements: Sequence[str], xyz: Sequence[Sequence[object]], values: Sequence[object]
+) -> list[str]:
+    """The cells of a molecule, in the order of `QM9_COLUMNS`."""
+    symbols = f"[{','.join(repr(symbol) for symbol in elements)}]"
+    places = f"[{','.join('[' + ','.join(map(str, place)) + ']' for place in xyz)}]"
+    numbers = [str(index), str(len(elements)), symbols, places, "0.1"]
+    return [f"dsgdb9nsd_{index:06d}.xyz", *numbers, *map(str, values)]
+
+
+def qm9_csv(rows: Iterable[Sequence[str]], columns: Sequence[str] = QM9_COLUMNS) -> bytes:
+    """A file of QM9: text is quoted, as there are commas in it."""
+    lines = [",".join(columns)]
+    lines += [",".join(f'"{cell}"' if "," in cell else cell for cell in row) for row in rows]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def write_qm9(folder: Path, count: int = 60) -> Path:
+    """Writes the three files of QM9 with `count` made-up molecules of 2 to 7 atoms.
+
+    Energies are about those of the atoms; each property is learnable from atoms and positions.
+    """
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index in range(1, count + 1):
+        elements = rng.choice(list(ELEMENTS), rng.integers(2, 8))
+        xyz = rng.normal(0, 1.5, (len(elements), 3)).round(6)
+        size = float(np.square(xyz - xyz.mean(0)).sum())
+        values = [len(elements) + 0.1 * t * size for t in range(len(TARGETS))]
+        rows.append(qm9_row(index, elements.tolist(), xyz.tolist(), values))
+    for part, name in enumerate(FILES):
+        (folder / name).write_bytes(qm9_csv(rows[part * count // 3 : (part + 1) * count // 3]))
     return folder

@@ -98,13 +98,17 @@ DAMAGES: dict[str, tuple[Damage, str, tuple[str, ...]]] = {
         "evaluate report",
         ("no config.json in", "--workdir must be the folder of a run"),
     ),
-    "extra field": (_saved("optim", "beta", value=1), "train", (OTHER, "optim.beta: 1 -> absent")),
+    "extra field": (
+        _saved("optim", "beta", value=1),
+        "train",
+        (UNFIT, "config.optim.beta is unknown"),
+    ),
     "extra field, read": (
         _saved("optim", "wormup_steps", value=1),
         "evaluate report",
         (UNFIT, "config.optim.wormup_steps is unknown; did you mean 'warmup_steps'?"),
     ),
-    "missing field": (_saved("optim", "lr"), "train", (OTHER, "optim.lr: absent -> 0.002")),
+    "missing field": (_saved("optim", "lr"), "train", (OTHER, "optim.lr: 0.001 -> 0.002")),
     "field of another type": (
         _saved("optim", "lr", value="fast"),
         "evaluate report",

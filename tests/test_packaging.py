@@ -248,7 +248,7 @@ print(sorted(sys.modules.keys() & set({heavy})))
 
 def targets() -> list[str]:
     text = (ROOT / "Makefile").read_text()
-    return sorted(set(re.findall(r"^([a-z][a-z-]*):(?!=)", text, re.M)))
+    return sorted(set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", text, re.M)))
 
 
 def make(*args: str) -> str:
@@ -298,12 +298,20 @@ PAPER = "--config experiments/fsmtl/multi_mnist_paper.py --workdir runs/multi_mn
         ("test", "pytest -n auto --maxprocesses 4 --dist loadfile"),
         ("test-slow", "pytest -m slow"),
         ("bench", "benchmarks.run"),
+        ("bench-methods", "benchmarks.method_step"),
+        ("bench-aggregation", "benchmarks.aggregation_bytes"),
         ("results-fsmtl ARGS=--scale=paper", "experiments.fsmtl.study --scale=paper"),
         ("sweep-fsmtl", "experiments.fsmtl.sweep"),
         ("results-analysis", "experiments.fsmtl.analysis"),
+        ("results-qm9", "experiments.molecules.study"),
         ("results-mt-deeponet", "experiments.mt_deeponet.study"),
         ("results-dtrn", "experiments.dtrn.study"),
         ("results-ad-survival", "experiments.ad_survival.study"),
+        ("compare", 'experiments.compare --methods "cagrad,upgrad" --seeds 3 --sets ""'),
+        (
+            "compare METHODS=moco SEEDS=1 SETS=yeast,rf1 ARGS=--flat",
+            'experiments.compare --methods "moco" --seeds 1 --sets "yeast,rf1" --flat',
+        ),
     ],
 )
 def test_make_prints_the_command_that_it_runs(target: str, command: str) -> None:

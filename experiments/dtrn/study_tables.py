@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,9 @@ def sets_of(cells: Cells) -> list[str]:
 
 
 def _values(cells: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
-    name = f"best/test/{metric}"
-    return [cell["scores"][name] for cell in cells if name in cell["scores"]]
+    """A measure of each cell that has it; NaN stands for none."""
+    found = [cell["scores"].get(f"best/test/{metric}", math.nan) for cell in cells]
+    return [value for value in found if not math.isnan(value)]
 
 
 def _spread(values: Sequence[float], digits: int = 4) -> str:

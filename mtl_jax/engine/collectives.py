@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,3 +28,24 @@ def collective_bytes(text: str) -> dict[str, int]:
             size += each * int(np.prod([int(n) for n in shape.split(",") if n]))
         found[kind] = found.get(kind, 0) + size
     return dict(sorted(found.items()))
+
+
+def ring_bytes(found: Mapping[str, int], devices: int) -> int:
+    """Bytes that each device sends for such results, every collective being done along a ring.
+
+    A result of R bytes on D devices costs 2 R (D - 1) / D for an all-reduce, R (D - 1) / D for an
+    all-gather or an all-to-all (R is all parts), R (D - 1) for a reduce-scatter (R is one part) and
+    R for a permutation.
+
+    Args:
+      found: of `collective_bytes`.
+      devices: D.
+    """
+    shares = {
+        "all-reduce": 2 * (devices - 1) / devices,
+        "all-gather": (devices - 1) / devices,
+        "all-to-all": (devices - 1) / devices,
+        "reduce-scatter": devices - 1,
+        "collective-permute": 1,
+    }
+    return round(sum(shares[kind] * size for kind, size in found.items()))

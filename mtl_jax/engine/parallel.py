@@ -108,9 +108,12 @@ def pmin(x: Array) -> Array:
     return lax.pmin(x, AXIS) if is_bound() else x
 
 
-def sum_to_owners(x: Array) -> Array:
-    """Sums x [devices n, ...] over the devices, of which each gets its own [n, ...]."""
-    return lax.psum_scatter(x, AXIS, tiled=True) if is_bound() else x
+def sum_to_owners(x: Array, axis: int = 0) -> Array:
+    """Sums x [devices n, ...] over the devices, of which each gets its own [n, ...].
+
+    With another `axis` that is the one of length devices n.
+    """
+    return lax.psum_scatter(x, AXIS, scatter_dimension=axis, tiled=True) if is_bound() else x
 
 
 def position() -> tuple[Array | int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,14 @@ from mtl_jax.engine import tables as row_tables
 from mtl_jax.engine.state import TrainState
 from mtl_jax.engine.tables import Tables
 from mtl_jax.methods import gram
-from mtl_jax.methods.base import Info, Method, Problem
+from mtl_jax.methods.base import Info, Method, Problem, Spread
 from mtl_jax.methods.ownership import owner_tree
 from mtl_jax.methods.task_grads import Strategy, objective, problem
 from mtl_jax.systems.base import Data, System
 
 Array = jax.Array
 Tree = Any
+Precision = Literal["float32", "bfloat16"]
 
 
 def init_shapes(system: System, data: Data) -> tuple[Tree, Tree]:
@@ -87,18 +89,28 @@ def bind(
     strategy: Strategy = "auto",
     microbatches: int = 1,
     free: Tree = None,
+    precision: Precision = "float32",
 ) -> Problem:
     """Binds a system to one batch; losses and gradients are global over the devices.
 
     Parameters where `free` (a tree of bool) is False count as constants: they have no part in
     gradients, Grams and perturbations. None for no such parameters.
+
+    With `precision` bfloat16 the system is handed float32 parameters in bfloat16, rows of tables
+    included, and computes in it (`layers.precision`); the derivative of the cast makes gradients
+    float32 again. So all that methods see is float32: points, gradients, losses. Only parameters
+    are cast. Of a batch a system alone knows what enters the network and what is a target, a count
+    or a time, for which eight bits are too few.
     """
 
+    def given(params: Tree) -> Tree:
+        return _in_precision(_held(params, free), precision)
+
     def features(params: Tree, micro: tuple) -> tuple[Tree, Tree]:
-        return system.features(_held(params, free), model_state, micro[0], micro[1], True)
+        return system.features(given(params), model_state, micro[0], micro[1], True)
 
     def task_loss(params_t: Tree, z: Tree, micro: tuple, t: Any) -> tuple[Array, Array]:
-        return system.task_loss(_held(params_t, free), z, micro[0], t)
+        return system.task_loss(given(params_t), z, micro[0], t)
 
     def split(leaf: Array) -> Array:
         rows = leaf.shape[0] // microbatches  # not -1, which no empty leaf [B, 0] allows
@@ -111,6 +123,11 @@ def bind(
         strategy=strategy,
         microbatches=microbatches,
         psum=parallel.psum,
+        spread=Spread(
+            parallel.position()[1],
+            functools.partial(parallel.sum_to_owners, axis=1),
+            parallel.all_gather,
+        ),
     )
 
 
@@ -120,6 +137,15 @@ def _held(params: Tree, free: Tree) -> Tree:
         return params
     return jax.tree.map(
         lambda leaf, is_free: leaf if is_free else lax.stop_gradient(leaf), params, free
+    )
+
+
+def _in_precision(params: Tree, precision: Precision) -> Tree:
+    """Returns parameters as the network gets them: float32 ones in the dtype of the computation."""
+    if precision == "float32":
+        return params
+    return jax.tree.map(
+        lambda leaf: leaf.astype(precision) if leaf.dtype == jnp.float32 else leaf, params
     )
 
 
@@ -133,12 +159,15 @@ def make_train_step(
     strategy: Strategy = "auto",
     microbatches: int = 1,
     free: Tree = None,
+    precision: Precision = "float32",
     tables: Tables | None = None,
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """Returns `step(state, resident, host) -> (state, metrics)`.
 
     Keys follow from (seed, state.step). Per-example keys follow from the position in the global
-    batch, so that 1 device, 8 devices and several processes are the same run.
+    batch, so that 1 device, 8 devices and several processes are the same run. `precision` is that
+    of the network, see `bind`; parameters, the optimiser, the method and the system's `regulariser`
+    stay as they are.
 
     The metrics are: `losses` [T] before the update, `active` [T], `grad_norm`, and where the method
     computes them `weights` [T], `cosines` [T, T], `task_grad_norms` [T], those of the flat parts
@@ -169,6 +198,7 @@ def make_train_step(
             strategy=strategy,
             microbatches=microbatches,
             free=free,
+            precision=precision,
         )
         update = method.update(
             bound, params, state.method_state, rng.key_for(seed, state.step, "method")
@@ -298,7 +328,8 @@ def make_eval_step(
 ) -> Callable[[tuple[Tree, Tree], Tree, Tree], tuple[tuple, dict[str, Tree]]]:
     """Returns `step((params, model_state), resident, host) -> ((), metric states)`.
 
-    Metric states are sums over all devices' examples.
+    Metric states are sums over all devices' examples. Evaluated are the parameters as they are
+    kept, in float32, whatever precision they are trained in.
     """
 
     def step(carry: tuple[Tree, Tree], resident: Tree, host: Tree) -> tuple[tuple, dict[str, Tree]]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
+from mtl_jax.layers.precision import wide
 
 Array = jax.Array
 Tree = Any
@@ -33,9 +34,14 @@ def along_last(x: Array, bias: Array) -> Array:
 
 
 def normalise(x: Array, eps: float = 1e-6) -> Array:
-    """Returns x with zero mean and unit variance over the last axis: LayerNorm without scale."""
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    """Returns x with zero mean and unit variance over the last axis: LayerNorm without scale.
+
+    Statistics are at least float32; the result is of the dtype of x.
+    """
+    own = wide(x)
+    centred = own - own.mean(-1, keepdims=True)
+    scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    return scaled.astype(x.dtype)
 
 
 def init_mlp(key: Array, inputs: int, widths: Sequence[int]) -> list[dict[str, Array]]:

@@ -38,6 +38,7 @@ from mtl_jax.methods.prenormalise import prenormalise
 from mtl_jax.methods.random_gradient_weighting import random_gradient_weighting
 from mtl_jax.methods.samo import samo
 from mtl_jax.methods.scalarization import gls, stch
+from mtl_jax.methods.scattered import scattered
 from mtl_jax.methods.sdmgrad import sdmgrad
 from mtl_jax.methods.table import METHODS, make
 from mtl_jax.methods.task_grads import objective, objective_from_losses, problem
@@ -88,6 +89,7 @@ __all__ = [
     "random_loss_weighting",
     "samo",
     "scale_invariant",
+    "scattered",
     "sdmgrad",
     "stch",
     "tchebycheff",

@@ -75,6 +75,11 @@ class AggregatorUpdate(Protocol):
     ) -> tuple[Tree, Tree, Info]: ...
 
 
+GramFn = Callable[[Array, Tree, Array, Array, Array], tuple[Array, Tree]]
+"""`gram_weights(gram, state, losses, active, key) -> (weights [T], state)`; `gram` [T, T] as the
+gradients give it, rows and columns of absent tasks 0."""
+
+
 class Aggregator(NamedTuple):
     """Stacked task gradients to one direction.
 
@@ -82,11 +87,14 @@ class Aggregator(NamedTuple):
       init: `init(shared, num_tasks) -> state`, from the shared parameters (no task axis).
       update: see `AggregatorUpdate`.
       traits: what holds for it in closed form.
+      gram_weights: see `GramFn`; the direction is sum_t weights_t g_t. None for a method that looks
+        at more of the gradients than their inner products.
     """
 
     init: Callable[[Tree, int], Tree]
     update: AggregatorUpdate
     traits: Traits = Traits()
+    gram_weights: GramFn | None = None
 
 
 class WeightsFn(Protocol):
@@ -131,6 +139,38 @@ class TaskGrads(NamedTuple):
     heads: Tree
 
 
+class Spread(NamedTuple):
+    """How devices share out a sum over them; for one device all of it is the identity.
+
+    Attributes:
+      devices: how many there are.
+      sum_to_owners: `sum_to_owners(x [T, devices n]) -> [T, n]`: this device's columns of the sum.
+      all_gather: `all_gather(x [n]) -> [devices n]`: the parts of all devices.
+    """
+
+    devices: int = 1
+    sum_to_owners: Callable[[Array], Array] = lambda x: x
+    all_gather: Callable[[Array], Array] = lambda x: x
+
+
+class Shards(NamedTuple):
+    """Task gradients whose sum over devices no device holds whole.
+
+    Attributes:
+      rows: [T, n] this device's columns of the stacked gradients of all shared parameters, one
+        behind the other; zeros at the end.
+      heads: as in `TaskGrads`, whole.
+      total: `total(x)`: the sum over devices.
+      whole: `whole(part [n]) -> tree`: what all devices made of their columns, as the shared part
+        of the parameter tree.
+    """
+
+    rows: Array
+    heads: Tree
+    total: Callable[[Tree], Tree]
+    whole: Callable[[Array], Tree]
+
+
 class Problem(NamedTuple):
     """One batch seen as a multi-task objective: functions of the parameters only.
 
@@ -157,6 +197,8 @@ class Problem(NamedTuple):
         a task without labels there), or with `synced` the same as its second ones, which are
         global. Calling it costs nothing for a share of 1 and with micro-batches, else a clean pass
         over the leading rows.
+      task_shards: `task_shards(params) -> (Shards, losses, active, aux)`: as `task_grads`, each
+        device with its share of the sum. There must be shared parameters.
     """
 
     num_tasks: int
@@ -168,6 +210,7 @@ class Problem(NamedTuple):
     losses_at: Callable[..., Any]
     leading: Callable[[float], Problem]
     grads_with_lead: Callable[..., Any]
+    task_shards: Callable[..., Any]
 
 
 class Update(NamedTuple):

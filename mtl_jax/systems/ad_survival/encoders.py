@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.layers.nets import dense, init_dense
+from mtl_jax.layers.precision import like
 from mtl_jax.systems.ad_survival.history import HistorySetting, encode_history, init_history
 from mtl_jax.systems.ad_survival.image import ImageSetting, augment, encode_image, init_image
 from mtl_jax.systems.ad_survival.tabular import TabularSetting, encode_tabular, init_tabular
@@ -165,7 +166,7 @@ def encode(
         last = jnp.clip(batch["days"] - 1, 0, batch["history"].shape[1] - 1)[..., None]
         sums = batch["history"][..., -setting.totals :]
         sums = jnp.take_along_axis(sums, last, axis=1)
-        found["totals"] = dense(params["totals"], sums)
+        found["totals"] = dense(params["totals"], like(sums, params["totals"]))
         present["totals"] = batch["days"] > 0
     if setting.history is not None:
         own = (batch["history"], batch["days"], setting.history, keys, site + 3)
@@ -173,7 +174,7 @@ def encode(
         present["history"] = batch["days"] > 0
     for name, _ in setting.vectors:
         kind = f"vectors/{name}"
-        found[kind] = dense(params[kind], batch[kind])
+        found[kind] = dense(params[kind], like(batch[kind], params[kind]))
         present[kind] = (batch[kind] != 0).any(-1)
     order = setting.sizes
     return {kind: found[kind] for kind in order}, {kind: present[kind] for kind in order}, looked

@@ -20,6 +20,7 @@ import numpy as np
 
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.nets import dense, init_dense
+from mtl_jax.layers.precision import like
 from mtl_jax.survival.weights import fit_ctr
 from mtl_jax.systems.ad_survival.sequence import init_lstm, lstm
 
@@ -221,7 +222,7 @@ def encode_history(
     nothing = jnp.broadcast_to(params["nothing"], (*days.shape, setting.out))
     if not length or not days.shape[1]:
         return nothing
-    days = jnp.clip(days, 0, length)
+    days, features = jnp.clip(days, 0, length), like(features, params)
     if setting.kind == "lstm":
         seen = jnp.arange(length)[None] < days.max(1, keepdims=True)
         states = lstm(params["lstm"], features, seen.astype(features.dtype))

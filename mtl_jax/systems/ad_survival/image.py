@@ -27,6 +27,7 @@ from mtl_jax.layers.conv import conv2d
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.initializers import kaiming_normal_fan_out
 from mtl_jax.layers.nets import dense, init_dense
+from mtl_jax.layers.precision import wide
 
 Array = jax.Array
 Tree = Any
@@ -131,12 +132,12 @@ def encode_image(
     """
     if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < 1:
         raise ValueError(f"images must be [B, H, W, 3] with H, W >= 1. Found {images.shape}.")
-    x = images.astype(params["stem"].dtype)
+    x = images.astype(jnp.promote_types(params["stem"].dtype, jnp.float32))
     if jnp.issubdtype(images.dtype, jnp.integer):
         x = x / 255
     stride, before = setting.stride, (_stem_side(setting) - setting.stride + 1) // 2
     pads = [(before, max(before, -side % stride)) for side in x.shape[1:3]]
-    x = (x - MIDDLE) / SPREAD
+    x = ((x - MIDDLE) / SPREAD).astype(params["stem"].dtype)
     pooled = [_statistics(x)]
     x = conv2d(x, params["stem"], stride, pads)
     pooled.append(_statistics(x))
@@ -149,9 +150,9 @@ def encode_image(
 
 def _statistics(x: Array) -> Array:
     """Mean and standard deviation of each channel, [B, H, W, C] to [B, 2 C]; at least float32."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = wide.mean((1, 2))
-    variance = jnp.square(wide - mean[:, None, None]).mean((1, 2))
+    own = wide(x)
+    mean = own.mean((1, 2))
+    variance = jnp.square(own - mean[:, None, None]).mean((1, 2))
     # Within the root: the derivative of that of 0 is infinite, and an image may be blank.
     return jnp.concatenate([mean, jnp.sqrt(variance + EPS)], -1).astype(x.dtype)
 
@@ -186,12 +187,12 @@ def group_norm(x: Array, scale: Array, shift: Array, groups: int, eps: float = E
     Returns:
       [B, H, W, C], in the dtype of `x`.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = _over_groups(wide.mean((1, 2)), groups)
-    centred = wide - mean[:, None, None]
+    own = wide(x)
+    mean = _over_groups(own.mean((1, 2)), groups)
+    centred = own - mean[:, None, None]
     variance = _over_groups(jnp.square(centred).mean((1, 2)), groups)
-    factor = jax.lax.rsqrt(variance + eps) * scale.astype(wide.dtype)[None]
-    out = centred * factor[:, None, None] + shift.astype(wide.dtype)[None, None, None]
+    factor = jax.lax.rsqrt(variance + eps) * scale.astype(own.dtype)[None]
+    out = centred * factor[:, None, None] + shift.astype(own.dtype)[None, None, None]
     return out.astype(x.dtype)
 
 

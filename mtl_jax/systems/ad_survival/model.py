@@ -116,7 +116,8 @@ def represent(
         if vector.ndim == 2:
             vector = jnp.broadcast_to(vector[:, None], (len(vector), views, vector.shape[-1]))
         parts.append(vector)
-    when = jnp.broadcast_to(jnp.eye(views)[None], (len(parts[0]), views, views))
+    eye = jnp.eye(views, dtype=parts[0].dtype)
+    when = jnp.broadcast_to(eye[None], (len(parts[0]), views, views))
     x = jnp.concatenate([*parts, when], -1)
     for number, layer in enumerate(params["trunk"]):
         x = normalise(dense(layer, x))

@@ -25,6 +25,7 @@ from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.nets import dense, init_dense, normalise
+from mtl_jax.layers.precision import wide
 
 Array = jax.Array
 Tree = Any
@@ -215,7 +216,7 @@ def transformer(
         places = params["positions"][:length]
     else:
         raise ValueError(f"length {length}; positions are learned up to {len(params['positions'])}")
-    x = x + places[None]
+    x = x + places[None].astype(x.dtype)
     for number, layer in enumerate(params["layers"]):
         here = site + 2 * number
         added = _attend(layer, _norm(layer["norm_attention"], x), mask, heads)
@@ -246,9 +247,9 @@ def _attend(layer: Tree, x: Array, mask: Array, heads: int) -> Array:
     batch, length, width = x.shape
     qkv = dense(layer["qkv"], x).reshape(batch, length, 3, heads, width // heads)
     q, k, v = jnp.moveaxis(qkv, 2, 0)
-    scores = jnp.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(width // heads)
+    scores = wide(jnp.einsum("bihd,bjhd->bhij", q, k)) / math.sqrt(width // heads)
     scores += jnp.where(mask > 0, 0.0, FAR)[:, None, None]
-    weights = jax.nn.softmax(scores, axis=-1)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, length, width)
     return dense(layer["attended"], out)
 

@@ -27,6 +27,7 @@ from mtl_jax.data.impressions import UNSEEN, ImpressionSet
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.embedding import init_table, lookup
 from mtl_jax.layers.nets import dense, init_dense
+from mtl_jax.layers.precision import like
 
 Array = jax.Array
 Tree = Any
@@ -155,7 +156,8 @@ def embed_fields(
         own = ids[name]["candidate"]
         found.append(_mean(lookup(params, batch, name, "candidate", own), own))
     if spec.numbers:
-        found.append(dense(params["inputs"]["dense"], batch["dense"]))
+        own = params["inputs"]["dense"]
+        found.append(dense(own, like(batch["dense"], own)))
     return dropout(jnp.stack(found, 1), keys, rate, 1)
 
 
@@ -196,7 +198,7 @@ def embed_events(
         x += inputs["age"][_power(jnp.swapaxes(batch["age"], 0, 1), AGES)]
         x += inputs["rank"][None, None]
     stacked = jnp.stack([candidates[s] for s in range(len(spec.histories))])
-    return x * valid[..., None], valid, stacked
+    return x * valid[..., None].astype(x.dtype), valid, stacked
 
 
 def _vocabulary(

@@ -23,6 +23,7 @@ from flax import linen as nn
 
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.nets import along_last, dense, init_dense, normalise
+from mtl_jax.layers.precision import wide
 
 Array = jax.Array
 Tree = Any
@@ -207,7 +208,7 @@ def interests(
         pooled, weights = x[:, :, 0], valid / jnp.maximum(valid.sum(-1, keepdims=True), 1)
     elif setting.pool == "mean":
         weights = valid / jnp.maximum(valid.sum(-1, keepdims=True), 1)
-        pooled = (x * weights[..., None]).sum(2)
+        pooled = (x * weights[..., None]).sum(2).astype(x.dtype)
     else:
         pooled, weights = _attend(shared, x, valid, candidate, setting.heads)
     # No bias: nobody's history is 0.
@@ -217,6 +218,7 @@ def interests(
         mask = valid[:, :, events]
         count = mask.sum(-1, keepdims=True)
         mean = (first[:, :, events] * mask[..., None]).sum(2) / jnp.maximum(count, 1)
+        mean = mean.astype(out.dtype)
         some = (count > 0).astype(mean.dtype)
         out += mean * gamma[:, :1, : setting.out] + some * beta[:, :1, : setting.out]
     return jnp.swapaxes(out, 0, 1), jnp.swapaxes(weights, 0, 1)
@@ -286,7 +288,7 @@ def attention(qkv: Array, valid: Array, heads: int) -> Array:
     mask = jnp.where(valid > 0, 0.0, FAR)[:, :, None, None]
     if jax.default_backend() == "cpu" and length * q.shape[-1] <= SMALL:
         scores = (q[..., :, None, :] * k[..., None, :, :]).sum(-1)
-        weights = jax.nn.softmax(scores * scale + mask, axis=-1)
+        weights = jax.nn.softmax(wide(scores) * scale + mask, axis=-1).astype(v.dtype)
         out = (weights[..., None] * v[..., None, :, :]).sum(-2)
     else:
         scores = jnp.einsum("...id,...jd->...ij", q, k)
@@ -310,11 +312,12 @@ def _attend(
     # Normalised, or the small embeddings of the beginning would attend to everything alike.
     query = (normalise(candidate) @ shared["query"]).reshape(*candidate.shape[:-1], heads, size)
     query = jnp.einsum("sbhk,dhk->sbhd", query, shared["key"].reshape(split))
-    scores = (query[:, :, None] * y[:, :, :, None]).sum(-1) / math.sqrt(size)  # [S, B, L, H]
+    scores = (query[:, :, None] * y[:, :, :, None]).sum(-1)  # [S, B, L, H]
+    scores = wide(scores) / math.sqrt(size)
     scores += jnp.where(valid > 0, 0.0, FAR)[..., None]
     top = jax.lax.stop_gradient(jnp.maximum(scores.max(2, keepdims=True), 0))
     raw = jnp.exp(scores - top)
     weights = raw / (raw.sum(2, keepdims=True) + jnp.exp(-top))
-    pooled = (weights[..., None] * y[:, :, :, None]).sum(2)  # [S, B, H, D]
+    pooled = (weights[..., None].astype(y.dtype) * y[:, :, :, None]).sum(2)  # [S, B, H, D]
     value = jnp.einsum("sbhd,dhk->sbhk", pooled, shared["value"].reshape(split))
     return value.reshape(*candidate.shape), weights.mean(-1)

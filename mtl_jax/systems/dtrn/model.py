@@ -28,6 +28,7 @@ import optax
 from mtl_jax.layers.dropout import dropout
 from mtl_jax.layers.embedding import lookup
 from mtl_jax.layers.nets import normalise
+from mtl_jax.layers.precision import wide
 from mtl_jax.methods.ownership import is_stacked
 from mtl_jax.metrics.base import unstack
 from mtl_jax.metrics.binary import binary_scores
@@ -139,7 +140,7 @@ def base(net: Network, params: Tree, batch: Tree, keys: Array | None) -> dict[st
         return found
     x, valid, candidate = embed.embed_events(params, net.spec, batch, net.items)
     if net.tim is None:
-        mean = x.sum(2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
+        mean = (x.sum(2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)).astype(x.dtype)
         return {**found, "mean": dropout(jnp.swapaxes(mean, 0, 1), keys, net.rate, 2)}
     if net.tim.pool == "cand_token":
         x = jnp.concatenate([candidate[:, :, None], x], 2)
@@ -269,7 +270,7 @@ def make_system(
         weight = batch["label_mask"][:, t]
         loss = optax.sigmoid_binary_cross_entropy(found, batch["labels"][:, t])
         if net.calibrator and joint is not None:
-            before = jax.nn.sigmoid(logit(params_t, z, keys, jnp.maximum(t - 1, 0)))
+            before = jax.nn.sigmoid(wide(logit(params_t, z, keys, jnp.maximum(t - 1, 0))))
             above = jax.nn.relu(jax.nn.sigmoid(found) - before)
             loss += net.calibrator * jnp.where(t > 0, above, 0)
         return jnp.sum(jnp.where(weight > 0, loss * weight, 0)), jnp.sum(weight)

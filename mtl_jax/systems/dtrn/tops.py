@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax.layers import nets
+from mtl_jax.layers.precision import wide
 
 Array = jax.Array
 Tree = Any
@@ -221,7 +222,7 @@ def esmm(widths: tuple[int, ...], rate: float, num_tasks: int) -> Top:
     init_tower, apply_tower = _tower(widths, rate)
 
     def joint(shared: Tree, coupled: Tree, b: Array, keys: Array | None) -> Array:
-        raw = jax.vmap(lambda p, b: apply_tower(p["tower"], b, keys))(coupled, b)
+        raw = wide(jax.vmap(lambda p, b: apply_tower(p["tower"], b, keys))(coupled, b))
         # Just below 0: log(1 - p) of a certain event would be infinite.
         log_p = jnp.minimum(jnp.cumsum(jax.nn.log_sigmoid(raw), axis=0), -1e-7)
         return log_p - log_not(log_p)
@@ -266,7 +267,7 @@ def aitm(widths: tuple[int, ...], tower: tuple[int, ...], rate: float, num_tasks
                 both = jnp.stack([handed, h], 1)  # [B, 2, width]
                 query, key = nets.dense(own["query"], both), nets.dense(own["key"], both)
                 scores = (query * key).sum(-1) / jnp.sqrt(jnp.float32(width))
-                weights = jax.nn.softmax(scores, axis=1)
+                weights = jax.nn.softmax(scores, axis=1).astype(h.dtype)
                 h = (weights[..., None] * nets.dense(own["value"], both)).sum(1)
             handed = jax.nn.relu(nets.dense(own["pass"], h))
             logits.append(apply_tower(own["tower"], h, keys))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtl_jax.data.operators import OperatorSet
+from mtl_jax.layers.precision import like, narrow
 from mtl_jax.metrics.base import unstack
 from mtl_jax.metrics.operators import operator_error
 from mtl_jax.systems.base import System
@@ -117,7 +118,7 @@ def make_system(
             networks.branch,
             params["branch"],
             state["branch"],
-            branch_input(state["constants"], batch),
+            like(branch_input(state["constants"], batch), params["branch"]),
             train,
             keys,
         )
@@ -138,17 +139,20 @@ def make_system(
         elif index is not None:
             y = y[index]
         y = seen(state["constants"], batch["params"], y)
-        return _apply(networks.trunk, params["trunk"], state["trunk"], y, train)
+        own = params["trunk"]
+        return _apply(networks.trunk, own, state["trunk"], y, train, narrow(own))
 
     def product(film: Tree, coefficients: Array, basis: Array) -> Array:
         """Normalised solutions [b, n]; `film` is that of one task, or has a row a sample."""
         if film is not None:
             scale = film["scale"].reshape(-1, coefficients.shape[1])
             coefficients = coefficients * (1 + scale)
+        # The sum over p is the solution itself: all bits of it.
+        exact = jnp.promote_types(coefficients.dtype, jnp.float32)
         if basis.ndim == 3:
-            out = jnp.einsum("bp,bnp->bn", coefficients, basis)
+            out = jnp.einsum("bp,bnp->bn", coefficients, basis, preferred_element_type=exact)
         else:
-            out = coefficients @ basis.T
+            out = jnp.matmul(coefficients, basis.T, preferred_element_type=exact)
         return out if film is None else out + film["shift"].reshape(-1, 1)
 
     def init(key: Array, batch: Tree) -> tuple[Tree, Tree]:

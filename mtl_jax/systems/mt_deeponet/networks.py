@@ -85,8 +85,13 @@ class MLP(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False, keys: Array | None = None) -> Array:
-        """Maps x; `keys` [B] draw the dropout masks of a training pass."""
+    def __call__(
+        self, x: Array, train: bool = False, keys: Array | None = None, dtype: Any = None
+    ) -> Array:
+        """Maps x; `keys` [B] draw the dropout masks of a training pass.
+
+        `dtype` is that of the computation behind the first product; None for that of the product.
+        """
 
         def dense(width: int, name: str) -> nn.Dense:
             return nn.Dense(width, name=name, **initializers(self.init_std))
@@ -95,6 +100,7 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths[:-1]):
             back = outputs[i - 2] if i >= 2 else None
             x = dense(width, f"dense_{i}")(x)
+            x = x if dtype is None else x.astype(dtype)
             if self.norm == "layer":
                 x = nn.LayerNorm(epsilon=NORM_EPS, name=f"norm_{i}")(x)
             elif self.norm == "batch":
@@ -181,9 +187,12 @@ class Trunk(nn.Module):
     frequencies: int = 0
 
     @nn.compact
-    def __call__(self, y: Array, train: bool = False) -> Array:
-        """Maps coordinates, scaled to about -1..1."""
+    def __call__(self, y: Array, train: bool = False, dtype: Any = None) -> Array:
+        """Maps coordinates, scaled to about -1..1, with all their bits into the first product.
+
+        `dtype` is that of the computation behind it: bfloat16 would tell 256 points apart.
+        """
         if self.frequencies:
             angles = [jnp.pi * 2**k * y for k in range(self.frequencies)]
             y = jnp.concatenate([y, *map(jnp.sin, angles), *map(jnp.cos, angles)], -1)
-        return self.net(y, train)
+        return self.net(y, train, None, dtype)

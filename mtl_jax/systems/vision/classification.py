@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from mtl_jax.layers.precision import like
 from mtl_jax.metrics.base import unstack
 from mtl_jax.metrics.classification import classification
 from mtl_jax.systems.base import System
@@ -44,7 +45,7 @@ def make_system(
     num_tasks = len(task_names)
 
     def apply(params: Tree, model_state: Tree, batch: Tree, train: bool) -> tuple[Array, Tree]:
-        x = to_input(batch["image"])
+        x = like(to_input(batch["image"]), params["trunk"])
         variables = {"params": params["trunk"], **model_state}
         z, moved = trunk.apply(variables, x, train, mutable=list(model_state) if train else [])
         return jnp.asarray(z), {**model_state, **moved}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtl_jax.layers.precision import like, wide
 from mtl_jax.methods.ownership import Owner
 from mtl_jax.metrics.base import Mean
 from mtl_jax.systems.base import System
@@ -80,7 +81,8 @@ def make_dense_system(trunk: nn.Module, task_names: tuple[str, ...], num_classes
     def apply(params: Tree, model_state: Tree, batch: Tree, train: bool) -> tuple[Array, Tree]:
         variables = {"params": params["trunk"], **model_state}
         mutable = list(model_state) if train else []
-        z, moved = trunk.apply(variables, batch["image"], train, mutable=mutable)
+        image = like(batch["image"], params["trunk"])
+        z, moved = trunk.apply(variables, image, train, mutable=mutable)
         return jnp.asarray(z), {**model_state, **moved}
 
     def init(key: Array, batch: Tree) -> tuple[Tree, Tree]:
@@ -102,7 +104,7 @@ def make_dense_system(trunk: nn.Module, task_names: tuple[str, ...], num_classes
         return apply(params, model_state, batch, train)
 
     def output(params: Tree, z: Array, t: int) -> Array:
-        return jnp.asarray(heads[t].apply({"params": params["heads"][task_names[t]]}, z))
+        return wide(jnp.asarray(heads[t].apply({"params": params["heads"][task_names[t]]}, z)))
 
     def task_loss(params_t: Tree, z: Array, batch: Tree, t: int) -> tuple[Array, Array]:
         task = tasks[t]

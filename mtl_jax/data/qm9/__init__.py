@@ -1,0 +1,1 @@
+"""QM9: eleven properties of small molecules."""

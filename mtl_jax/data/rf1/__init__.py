@@ -1,0 +1,1 @@
+"""RF1: flows of a river in 48 hours."""

@@ -1,0 +1,1 @@
+"""Yeast: functional classes of genes."""
