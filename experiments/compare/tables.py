@@ -205,10 +205,20 @@ def markdown(summary: Mapping[str, Any]) -> str:
         " of the same steps, batches and layers (a whole network for each task, trained side by"
         " side; one checkpoint for all). Lower is better:",
         "",
-        table(["method", *(s["title"] for s in sets.values()), "seconds a run"], deltas),
+        table(
+            ["method", *(s["title"] for s in sets.values()), "seconds a run, with compiling"],
+            deltas,
+        ),
         "",
         table(
-            ["set", "tasks", "rows train / validation / test", "steps", "epochs", "parameters"],
+            [
+                "set",
+                "tasks",
+                "rows: train, in whole batches / validation / test",
+                "steps",
+                "epochs",
+                "parameters of LS",
+            ],
             about,
         ),
         "",
@@ -224,6 +234,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
 def _shown(value: float | None, std: float | None, how: str) -> str:
     if value is None:
         return "failed"
+    if "+" in how and abs(value) < 0.005:
+        value = 0.0  # no "-0.00"
     return f"{value:{how}}" + ("" if std is None else f" +- {std:{how.lstrip('+')}}")
 
 
