@@ -284,6 +284,21 @@ def method_step_table(results: Sequence[Result]) -> str:
     return "\n\n".join(parts)
 
 
+def aggregation_table(results: Sequence[Result]) -> str:
+    """Bytes by collective and time, whole sums beside scattered ones."""
+    lines = []
+    for result in results:
+        for row in result["rows"]:
+            parts = [row[f"{kind}_mb"] for kind in ("all_reduce", "reduce_scatter", "all_gather")]
+            lines.append(
+                [str(row["tasks"]), row["reduce"], " / ".join(_number(part) for part in parts)]
+                + [f"{_number(row['sent_mb'])} ({row['sent_over_all']:.2f})"]
+                + [f"{_number(row['median_ms'])} ({row['over_all']:.2f})"]
+            )
+    head = ["T", "reduce", "results of all-reduce / reduce-scatter / all-gather, MB"]
+    return table([*head, "sent by a device, MB (over all)", "ms a step (over all)"], lines)
+
+
 def versus_weights_table(results: Sequence[Result]) -> str:
     """Times and errors of both sides by solver and number of tasks."""
     lines = []
@@ -377,6 +392,13 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
         " and their ratio (below 1 this package is faster); errors of the direction at equal"
         " length, median and worst over the families.",
         versus_weights_table,
+    ),
+    "aggregation_bytes": (
+        "Task gradients summed over eight forced CPU devices, whole (`all`) or shared out"
+        " (`scatter`), CAGrad: bytes of the results on a device, read from the compiled program,"
+        " what a device sends where collectives run along rings, and the step's time here, which"
+        " says nothing of a network.",
+        aggregation_table,
     ),
     "method_step": (
         "Every method's whole training step over that of LS in the same turns, without options, and"
