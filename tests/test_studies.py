@@ -111,9 +111,9 @@ def test_the_analysis_of_known_runs(tmp_path: Path) -> None:
     assert "| rise of the train loss at rho 2 | 7.5 ± 2.1 | 3 ± 0 | 2 of 2 |" in shown
     assert "| largest eigenvalue | 5 ± 1.4 | 2 ± 0 | 2 of 2 |" in shown
     assert "| test accuracy under the largest noise, % | 60 ± 0 | 60 ± 0 | 0 of 2 |" in shown
-    assert "| all labels right | 2 | 75 ± 0 | 75 ± 0 | 75 ± 0 | 75 ± 0 | +0.00 [+0.00" in shown
+    assert "| all labels right | 2 | 75.00 ± 0.00 | 75.00 ± 0.00 | 75.00" in shown
     row = next(line for line in shown.splitlines() if line.startswith("| 10 % of one task's"))
-    assert "| 75 ± 0 | 87.5 ± 0 | +12.50 [" in row
+    assert "| 75.00 ± 0.00 | 87.50 ± 0.00 | +12.50 [" in row
     assert "| +0.00 [+0.00, +0.00] | +25.00 [" in row
 
 

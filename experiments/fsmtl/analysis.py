@@ -191,6 +191,12 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
 
 
+def _percent(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+
+
 def _interval(found: Sequence[float]) -> str:
     gain, low, high = found
     return f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]"
@@ -238,7 +244,7 @@ def tables(found: Mapping[str, Any]) -> str:
                 [
                     SETTINGS[setting][0],
                     str(own["seeds"]),
-                    *(_spread(np.mean(own[w][s], 1).tolist()) for w, s in _SIDES),
+                    *(_percent(np.mean(own[w][s], 1).tolist()) for w, s in _SIDES),
                     *(_interval(gain) for gain in (last["gain"], *last["gains"])),
                 ]
             )
