@@ -9,7 +9,7 @@ Two parts, both CAGrad with and without flat regions (FS), on the LeNet of `mult
 
 Paper: FS-MTL (arXiv 2211.13723), appendix D (calibration, surfaces, entropy). That flat regions
 help with few or noisy labels is what this study asks; the rates are chosen here. Epochs are a
-quarter of those of `make results-fsmtl`, so that two cores need about an hour.
+quarter of those of `make results-fsmtl`, so that two cores need two hours for three seeds.
 
     make results-analysis
     make results-analysis ARGS="--parts robustness --seeds 1 --jobs 2"
@@ -260,6 +260,7 @@ _SIDES = (("best", "erm"), ("best", "fs"), ("last", "erm"), ("last", "fs"))
 def main(argv: list[str]) -> None:
     """The command."""
     parser = study_parser("python -m experiments.fsmtl.analysis", PARTS, SEEDS, "runs/analysis")
+    parser.set_defaults(name="analysis")
     args = parser.parse_args(argv)
     chosen, seeds = check_flags(args, PARTS), range(args.seeds)
     if not args.table_only:
