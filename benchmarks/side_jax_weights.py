@@ -37,4 +37,7 @@ class Side:
         program = lowered.compile(compiler_options={**cpu_compiler_options()})
         self.calls[what] = lambda: [program(gram, orders) for gram in grams]
         weights = [np.asarray(program(gram, orders), np.float64) for gram in grams]
-        return {"errors": errors_of(solver, found, weights, np.asarray(orders)), "problems": 5}
+        return {
+            "errors": errors_of(solver, found, weights, np.asarray(orders)),
+            "problems": len(grams),
+        }

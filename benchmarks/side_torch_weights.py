@@ -52,4 +52,4 @@ class Side:
             return {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         self.calls[what] = lambda: [weighting(gram) for gram in grams]
         errors = {} if solver == "pcgrad" else errors_of(solver, found, weights, np.zeros(0))
-        return {"errors": errors, "problems": 5}
+        return {"errors": errors, "problems": len(grams)}

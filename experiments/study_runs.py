@@ -17,7 +17,7 @@ import numpy as np
 
 from mtl_jax import run as runs
 from mtl_jax.config import ExperimentConfig, FlatConfig, MethodConfig
-from mtl_jax.engine.runfolder import public_environment
+from mtl_jax.engine.runfolder import public_environment, read_json
 from mtl_jax.engine.state import TrainState
 from mtl_jax.errors import Parser, UserError, did_you_mean
 from mtl_jax.run import Run
@@ -103,6 +103,25 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     temporary, named = folder / "cell.tmp.npz", dict[str, Any](arrays)
     np.savez_compressed(temporary, **named)
     temporary.replace(folder / "cell.npz")
+
+
+def read_cells(root: Path) -> dict[str, dict[str, Any]]:
+    """Returns what is recorded of the cells that are done, by name.
+
+    Raises:
+      UserError: there is none.
+    """
+    cells = {path.parent.name: read_json(path) for path in sorted(root.glob(f"*/{DONE}"))}
+    if not cells:
+        raise UserError(f"no finished cell in {root}; run the study without --table-only")
+    return cells
+
+
+def shortened(cell: Mapping[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:
+    """Returns a cell with the scores that tables read, by name, and what matters of its machine."""
+    scores = {name: value for name, value in cell["scores"].items() if keep(name)}
+    machine = {key: cell["environment"][key] for key in ("device_kind", "packages", "git_commit")}
+    return {**cell, "scores": scores, "environment": machine}
 
 
 def stem_of(name: str) -> str:

@@ -37,13 +37,15 @@ from experiments.study_runs import (
     Cell,
     check_flags,
     only_sets,
+    read_cells,
     run_all,
     save_arrays,
+    shortened,
     study_parser,
     train_cell,
 )
-from mtl_jax.engine.runfolder import read_json, write_json_atomic
-from mtl_jax.errors import UserError, run_command
+from mtl_jax.engine.runfolder import write_json_atomic
+from mtl_jax.errors import run_command
 from mtl_jax.metrics.survival import bootstrap_concordance, concordance
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.ad_survival.builders import load
@@ -122,9 +124,7 @@ def main(argv: list[str]) -> None:
     if not args.table_only:
         todo = {c.name: c for p in chosen for s in range(args.seeds) for c in CELLS[p](s, files)}
         run_all(run_cell, args.root, only_sets(list(todo.values()), args.sets), args.jobs)
-    cells = {path.parent.name: read_json(path) for path in sorted(args.root.glob(f"*/{DONE}"))}
-    if not cells:
-        raise UserError(f"no finished cell in {args.root}; run the study without --table-only")
+    cells = read_cells(args.root)
     for name, cell in cells.items():
         with np.load(args.root / name / "cell.npz") as arrays:
             cell["drawn"] = {key: array.copy() for key, array in arrays.items()}
@@ -143,10 +143,8 @@ def main(argv: list[str]) -> None:
 
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell without what no table reads."""
-    kept = {k: v for k, v in cell["scores"].items() if k.startswith(("best/", "last/test/"))}
-    machine = {key: cell["environment"][key] for key in ("device_kind", "packages", "git_commit")}
     rest = {key: value for key, value in cell.items() if key != "drawn"}
-    return {**rest, "scores": kept, "environment": machine}
+    return shortened(rest, lambda name: name.startswith(("best/", "last/test/")))
 
 
 if __name__ == "__main__":

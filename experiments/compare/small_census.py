@@ -10,14 +10,11 @@ import numpy as np
 
 from mtl_jax.data.impressions import SPLITS, ImpressionSet
 from mtl_jax.data.overlay import stable_permutation
-from mtl_jax.engine import parallel
 from mtl_jax.systems import dtrn
 from mtl_jax.systems.base import Data, System
 from mtl_jax.systems.dtrn import report
-from mtl_jax.systems.dtrn.builders import load, make_network
+from mtl_jax.systems.dtrn.builders import build_on, load
 from mtl_jax.systems.dtrn.config import DataConfig
-from mtl_jax.systems.dtrn.data import impression_data
-from mtl_jax.systems.dtrn.model import make_system, single_task
 
 __all__ = ["Config", "build", "report"]
 
@@ -38,7 +35,7 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Config(dtrn.Config):
-    """As that of `systems.dtrn`, without tables updated by row."""
+    """As that of `systems.dtrn`."""
 
     system: ClassVar[str] = "experiments.compare.small_census"
 
@@ -51,21 +48,7 @@ class Config(dtrn.Config):
 def build(config: Config) -> tuple[System, Data]:
     """As that of `systems.dtrn`, on fewer rows and columns."""
     config.check()
-    found = part(config.data, config.rows, config.columns)
-    network = make_network(found, config.data.length, config.model)
-    data = impression_data(
-        found,
-        length=config.data.length,
-        batch_size=config.train.batch_size,
-        eval_batch_size=config.data.eval_batch_size,
-        seed=config.seed,
-        shard=parallel.process_index(),
-        shards=parallel.process_count(),
-        event_attributes=not network.items,
-    )
-    if config.model.top == "single":
-        return single_task(network, found.task_names), data
-    return make_system(network, found.task_names), data
+    return build_on(part(config.data, config.rows, config.columns), config)
 
 
 @functools.lru_cache(maxsize=1)  # for all cells

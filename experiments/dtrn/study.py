@@ -32,14 +32,16 @@ from experiments.study_runs import (
     Cell,
     check_flags,
     only_sets,
+    read_cells,
     run_all,
     save_arrays,
+    shortened,
     study_parser,
     train_cell,
 )
-from mtl_jax.engine.runfolder import read_json, write_json_atomic
+from mtl_jax.engine.runfolder import write_json_atomic
 from mtl_jax.engine.writers import read_metrics
-from mtl_jax.errors import UserError, run_command
+from mtl_jax.errors import run_command
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.dtrn.scores import scored
 
@@ -61,17 +63,11 @@ def run_cell(root: Path, cell: Cell) -> None:
     write_json_atomic(folder / DONE, record)
 
 
-def _short(path: Path) -> dict[str, Any]:
-    """A cell without what no table reads."""
-    cell = read_json(path)
-    kept = {
-        name: value
-        for name, value in cell["scores"].items()
-        if (name.startswith("best/test/") and not name.endswith(("error_bound", "count")))
-        or name == "best/validation/auc"
-    }
-    machine = {key: cell["environment"][key] for key in ("device_kind", "packages", "git_commit")}
-    return {**cell, "scores": kept, "environment": machine}
+def _is_read(name: str) -> bool:
+    """Whether a table reads a score."""
+    if name == "best/validation/auc":
+        return True
+    return name.startswith("best/test/") and not name.endswith(("error_bound", "count"))
 
 
 def main(argv: list[str]) -> None:
@@ -84,9 +80,7 @@ def main(argv: list[str]) -> None:
     if not args.table_only:
         todo = [c for p in chosen for s in range(args.seeds) for c in CELLS[p](s, files)]
         run_all(run_cell, args.root, only_sets(todo, args.sets), args.jobs)
-    cells = {path.parent.name: _short(path) for path in sorted(args.root.glob(f"*/{DONE}"))}
-    if not cells:
-        raise UserError(f"no finished cell in {args.root}; run the study without --table-only")
+    cells = {name: shortened(cell, _is_read) for name, cell in read_cells(args.root).items()}
     found: dict[str, Any] = {
         "cells": cells,
         "differences": differences(args.root, cells),

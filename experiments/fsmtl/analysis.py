@@ -97,8 +97,8 @@ def run_cell(root: Path, cell: Cell) -> None:
     folder = root / cell.name
     if (folder / DONE).exists():
         return
-    _, _, record = train_cell(cell, folder)
-    save_arrays(folder, {which: outcomes(folder, which) for which in ("best", "last")})
+    run, _, record = train_cell(cell, folder)
+    save_arrays(folder, outcomes(run, folder))
     write_json_atomic(folder / DONE, record)
 
 

@@ -33,6 +33,7 @@ from mtl_jax.config import FlatConfig, MethodConfig
 from mtl_jax.engine.runfolder import public_environment, write_json_atomic
 from mtl_jax.errors import Parser, UserError, did_you_mean, run_command
 from mtl_jax.reporting.markdown import write_between
+from mtl_jax.run import Run
 from mtl_jax.systems.vision.config import Config
 from mtl_jax.train import train
 
@@ -70,21 +71,23 @@ def cell_config(scale: str, dataset: str, method: str, flat: bool, seed: int) ->
     return config
 
 
-def outcomes(workdir: Path, which: str) -> np.ndarray:
-    """Whether each test prediction is right, [N, T] bool, for the best or the last checkpoint."""
-    run = runs.open_run(workdir)
-    state, _ = runs.restore(run, workdir, which, log=lambda line: None)
+def outcomes(run: Run, workdir: Path) -> dict[str, np.ndarray]:
+    """Whether each test prediction is right, [N, T] bool, for the best and the last checkpoint."""
 
     def right(state: Any, resident: Any, host: Any) -> Any:
         batch = run.data.assemble(resident, host, None)
         said = run.system.predict(state.params, state.model_state, batch)["probability"]  # type: ignore[misc]
         return said.argmax(-1) == batch["label"]
 
-    compiled, parts = jax.jit(right), []
-    for host in run.data.eval_batches("test"):
-        correct = np.asarray(compiled(state, run.data.resident, host))
-        parts.append(correct[np.asarray(host["mask"]) > 0])
-    return np.concatenate(parts)
+    compiled, found = jax.jit(right), {}
+    for which in ("best", "last"):
+        state, _ = runs.restore(run, workdir, which, log=lambda line: None)
+        parts = []
+        for host in run.data.eval_batches("test"):
+            correct = np.asarray(compiled(state, run.data.resident, host))
+            parts.append(correct[np.asarray(host["mask"]) > 0])
+        found[which] = np.concatenate(parts)
+    return found
 
 
 def run_cell(root: Path, config: Config) -> None:
@@ -95,11 +98,12 @@ def run_cell(root: Path, config: Config) -> None:
         return
     began = time.perf_counter()
     train(config, folder)
+    right = outcomes(runs.build(config), folder)
     with open(folder / "outcomes.tmp", "wb") as file:
         np.savez_compressed(
             file,
-            best=outcomes(folder, "best"),
-            last=outcomes(folder, "last"),
+            best=right["best"],
+            last=right["last"],
             seconds=time.perf_counter() - began,
         )
     (folder / "outcomes.tmp").rename(done)

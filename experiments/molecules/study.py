@@ -29,11 +29,13 @@ from experiments.study_runs import (
     Cell,
     check_flags,
     only_sets,
+    read_cells,
     run_all,
+    shortened,
     study_parser,
     train_cell,
 )
-from mtl_jax.engine.runfolder import read_json, write_json_atomic
+from mtl_jax.engine.runfolder import write_json_atomic
 from mtl_jax.errors import UserError, did_you_mean, run_command
 from mtl_jax.reporting.markdown import write_between
 from mtl_jax.systems.molecules.builders import load
@@ -62,12 +64,9 @@ def run_cell(root: Path, cell: Cell) -> None:
     write_json_atomic(folder / DONE, record)
 
 
-def _short(path: Path) -> dict[str, Any]:
-    """A cell without what no table reads."""
-    cell = read_json(path)
-    kept = {name: value for name, value in cell["scores"].items() if name.startswith("best/test/")}
-    machine = {key: cell["environment"][key] for key in ("device_kind", "packages", "git_commit")}
-    return {**cell, "scores": kept, "environment": machine}
+def _is_read(name: str) -> bool:
+    """Whether a table reads a score."""
+    return name.startswith("best/test/")
 
 
 def main(argv: list[str]) -> None:
@@ -82,9 +81,7 @@ def main(argv: list[str]) -> None:
     if not args.table_only:
         todo = [c for s in range(args.seeds) for p in chosen for c in CELLS[p](args.scale, s)]
         run_all(run_cell, args.root, only_sets(todo, args.sets), args.jobs)
-    cells = {path.parent.name: _short(path) for path in sorted(args.root.glob(f"*/{DONE}"))}
-    if not cells:
-        raise UserError(f"no finished cell in {args.root}; run the study without --table-only")
+    cells = {name: shortened(cell, _is_read) for name, cell in read_cells(args.root).items()}
     text = tables(cells)
     RESULTS.mkdir(exist_ok=True)
     write_json_atomic(RESULTS / f"{args.name}.json", {"cells": cells})

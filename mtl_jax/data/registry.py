@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from mtl_jax.data.pde.shapes import SHAPES
@@ -236,6 +237,18 @@ _ROWS = (
     ),
 )
 DATASETS = {row.name: row for row in _ROWS}
+
+
+def base_of(name: str, known: Sequence[str]) -> str:
+    """Returns NAME of a config's data set "NAME" or "NAME/CONFIG", one of those that it may have.
+
+    Raises:
+      UserError: another one.
+    """
+    base = name.partition("/")[0]
+    if base not in known:
+        raise UserError(f"config.data.name is {name!r}; {did_you_mean(base, known)}")
+    return base
 
 
 def parse(name: str) -> tuple[DatasetSpec, str | None]:

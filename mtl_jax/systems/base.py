@@ -7,11 +7,12 @@ by a few lines that split it into parameters and an apply function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.methods.ownership import Owner
 
 Array = jax.Array
@@ -74,3 +75,17 @@ class Data(NamedTuple):
     assemble: Callable[[Tree, Tree, Array | None], Tree]
     steps_per_epoch: int
     splits: tuple[str, ...]
+
+
+def task_numbers(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Returns the places in `known` of the tasks that `config.data.tasks` names.
+
+    Raises:
+      UserError: a task that the set does not have, or one named twice.
+    """
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            raise UserError(
+                f"config.data.tasks is {' '.join(names)}; {did_you_mean(name, known)}, each once"
+            )
+    return [known.index(name) for name in names]

@@ -7,7 +7,7 @@ import math
 from typing import ClassVar, Literal
 
 from mtl_jax.config import ExperimentConfig
-from mtl_jax.data.registry import parse
+from mtl_jax.data.registry import base_of, parse
 from mtl_jax.data.survival.table_options import TableOptions
 from mtl_jax.errors import UserError, did_you_mean
 from mtl_jax.survival import Grid, check_score, stitch_grids
@@ -161,9 +161,7 @@ class Config(ExperimentConfig):
 
 
 def _check_data(data: DataConfig) -> None:
-    base = data.name.partition("/")[0]
-    if base not in (*NAMED, *FILES):
-        raise UserError(f"config.data.name is {data.name!r}; {did_you_mean(base, NAMED + FILES)}")
+    base = base_of(data.name, NAMED + FILES)
     if base in FILES:
         if data.name != base:
             raise UserError(f"config.data.name is {data.name!r}; {base} has no configs")

@@ -14,7 +14,7 @@ from mtl_jax.data.impressions import ImpressionSet
 from mtl_jax.data.impressions_io import load_impressions
 from mtl_jax.engine import parallel
 from mtl_jax.errors import UserError, did_you_mean
-from mtl_jax.systems.base import Data, System
+from mtl_jax.systems.base import Data, System, task_numbers
 from mtl_jax.systems.dtrn import tops
 from mtl_jax.systems.dtrn.config import FUNNELS, Config, DataConfig, ModelConfig
 from mtl_jax.systems.dtrn.data import impression_data
@@ -33,7 +33,15 @@ def build(config: Config) -> tuple[System, Data]:
       UserError: what the user can mend; a wrong config before any data is touched.
     """
     config.check()
-    found = load(config.data)
+    return build_on(load(config.data), config)
+
+
+def build_on(found: ImpressionSet, config: Config) -> tuple[System, Data]:
+    """Returns the system of a config on a set that has been loaded.
+
+    Raises:
+      UserError: a network whose tables cannot be updated row by row, where that is asked for.
+    """
     sparse = config.optim.tables.rule != "dense"
     network = make_network(found, config.data.length, config.model, config.data.history_sizes)
     if sparse and config.model.top in ("single", "stem"):
@@ -121,13 +129,7 @@ def only_tasks(found: ImpressionSet, names: Sequence[str]) -> ImpressionSet:
     Raises:
       UserError: a task that the set does not have, or one named twice.
     """
-    for name in names:
-        if name not in found.task_names or names.count(name) > 1:
-            raise UserError(
-                f"config.data.tasks is {' '.join(names)}; {did_you_mean(name, found.task_names)},"
-                " each once"
-            )
-    at = [found.task_names.index(name) for name in names]
+    at = task_numbers(names, found.task_names)
     return found._replace(
         task_names=tuple(names),
         labels=found.labels[:, at],

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from mtl_jax.config import ExperimentConfig
 from mtl_jax.data.event_logs.options import EventLogOptions
-from mtl_jax.data.registry import parse
-from mtl_jax.errors import UserError, did_you_mean
+from mtl_jax.data.registry import base_of, parse
+from mtl_jax.errors import UserError
 from mtl_jax.systems.dtrn.interest import Conditioning, Pool
 from mtl_jax.systems.dtrn.model import Encoder
 from mtl_jax.systems.dtrn.refine import Gate, Granularity, Squeeze
@@ -145,9 +145,7 @@ class Config(ExperimentConfig):
 
 
 def _check_data(data: DataConfig) -> None:
-    base = data.name.partition("/")[0]
-    if base not in SETS:
-        raise UserError(f"config.data.name is {data.name!r}; {did_you_mean(base, SETS)}")
+    base = base_of(data.name, SETS)
     if base == "event_log":
         if data.name != base:
             raise UserError("config.data.name is event_log alone; choose with config.data.preset")

@@ -10,8 +10,8 @@ import numpy as np
 from mtl_jax.data.molecules import MoleculeSet, load_molecules
 from mtl_jax.data.overlay import stable_permutation
 from mtl_jax.engine import parallel
-from mtl_jax.errors import UserError, did_you_mean
-from mtl_jax.systems.base import Data, System
+from mtl_jax.errors import UserError
+from mtl_jax.systems.base import Data, System, task_numbers
 from mtl_jax.systems.molecules.config import Config, DataConfig, ModelConfig
 from mtl_jax.systems.molecules.data import molecule_data
 from mtl_jax.systems.molecules.model import fit_scales, make_system
@@ -55,13 +55,7 @@ def only_tasks(found: MoleculeSet, names: Sequence[str]) -> MoleculeSet:
     Raises:
       UserError: a property that the set does not have, or one named twice.
     """
-    for name in names:
-        if name not in found.target_names or names.count(name) > 1:
-            raise UserError(
-                f"config.data.tasks is {' '.join(names)}; {did_you_mean(name, found.target_names)},"
-                " each once"
-            )
-    at = [found.target_names.index(name) for name in names]
+    at = task_numbers(names, found.target_names)
     return found._replace(target_names=tuple(names), targets=found.targets[:, at])
 
 

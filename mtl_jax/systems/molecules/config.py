@@ -6,8 +6,8 @@ import dataclasses
 from typing import ClassVar
 
 from mtl_jax.config import ExperimentConfig
-from mtl_jax.data.registry import parse
-from mtl_jax.errors import UserError, did_you_mean
+from mtl_jax.data.registry import base_of, parse
+from mtl_jax.errors import UserError
 from mtl_jax.systems.molecules.model import Loss
 
 SETS = ("qm9",)
@@ -71,9 +71,7 @@ class Config(ExperimentConfig):
     def check(self) -> None:
         """Raises a `UserError` for values that no run can use; touches no data."""
         super().check()
-        base = self.data.name.partition("/")[0]
-        if base not in SETS:
-            raise UserError(f"config.data.name is {self.data.name!r}; {did_you_mean(base, SETS)}")
+        base_of(self.data.name, SETS)
         parse(self.data.name)
         if self.data.train_size < 0:
             raise UserError(

@@ -12,8 +12,8 @@ import numpy as np
 from mtl_jax.data import plate_geometry
 from mtl_jax.data.operators import OperatorSet
 from mtl_jax.engine import parallel
-from mtl_jax.errors import UserError, did_you_mean
-from mtl_jax.systems.base import Data, System
+from mtl_jax.errors import UserError
+from mtl_jax.systems.base import Data, System, task_numbers
 from mtl_jax.systems.mt_deeponet import normaliser
 from mtl_jax.systems.mt_deeponet.config import Config, DataConfig, ModelConfig
 from mtl_jax.systems.mt_deeponet.data import boundary, operator_data, pack, time_axes
@@ -120,13 +120,7 @@ def only_tasks(found: OperatorSet, names: Sequence[str]) -> OperatorSet:
     Raises:
       UserError: a task that the set does not have, or one named twice.
     """
-    for name in names:
-        if name not in found.task_names or names.count(name) > 1:
-            raise UserError(
-                f"config.data.tasks is {' '.join(names)}; {did_you_mean(name, found.task_names)},"
-                " each once"
-            )
-    number = {found.task_names.index(name): t for t, name in enumerate(names)}
+    number = {k: t for t, k in enumerate(task_numbers(names, found.task_names))}
     keep = np.flatnonzero(np.isin(found.task, list(number)))
     place = np.full(len(found.task), -1)
     place[keep] = np.arange(len(keep))

@@ -6,8 +6,8 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from mtl_jax.config import ExperimentConfig
-from mtl_jax.data.registry import parse
-from mtl_jax.errors import UserError, did_you_mean
+from mtl_jax.data.registry import base_of, parse
+from mtl_jax.errors import UserError
 
 SETS = ("yeast", "rf1")
 Top = Literal["shared", "single"]
@@ -59,10 +59,9 @@ class Config(ExperimentConfig):
     def check(self) -> None:
         """Raises a `UserError` for values that no run can use; touches no data."""
         super().check()
-        base, model = self.data.name.partition("/")[0], self.model
-        if base not in SETS:
-            raise UserError(f"config.data.name is {self.data.name!r}; {did_you_mean(base, SETS)}")
+        base_of(self.data.name, SETS)
         parse(self.data.name)
+        model = self.model
         if self.data.eval_batch_size < 1:
             raise UserError(
                 f"config.data.eval_batch_size is {self.data.eval_batch_size}; it must be 1 or more"
